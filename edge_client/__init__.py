@@ -1,0 +1,1 @@
+"""edge-agent: how an agent runs any method."""

@@ -1,0 +1,1 @@
+"""Learners, found by name: numpy, torch, onnx."""

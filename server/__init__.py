@@ -1,0 +1,1 @@
+"""fed-server: how a server runs any method. Never imports torch."""
