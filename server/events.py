@@ -12,7 +12,7 @@ class Key(NamedTuple):
     run: str
     step: int
     agent: str
-    kind: int  # pb.TaskKind
+    kind: "pb.TaskKind"
 
     @classmethod
     def of(cls, message: pb.TaskKey) -> "Key":
@@ -47,7 +47,7 @@ class Took:
 @dataclass(frozen=True)
 class Refused:
     key: Key
-    why: int  # pb.Decline
+    why: "pb.Decline"
     reason: str
     memory_step: int  # with OTHER_MEMORY: the step whose memory the agent holds, -1 for none
 
