@@ -16,10 +16,23 @@ UNLABELLED = -1
 
 
 class Source(Protocol):
-    """Where samples lie: a folder of images, arrays in a file. `digest` names its content for caches."""
+    """Where samples lie: a folder of images, arrays in a file. `digest` names its content for caches.
 
-    digest: str
-    labels: Labels  # (n,), UNLABELLED where there is none
+    `mean` and `std` are those of the data set, one per channel, of pixels divided by 255; empty when it states none.
+    Whoever makes a batch of uint8 images applies (pixel / 255 - mean) / std.
+    """
+
+    @property
+    def digest(self) -> str: ...
+    @property
+    def labels(self) -> Labels:
+        """(n,), UNLABELLED where there is none."""
+        ...
+
+    @property
+    def mean(self) -> tuple[float, ...]: ...
+    @property
+    def std(self) -> tuple[float, ...]: ...
 
     def read(self, positions: NDArray[np.int64]) -> NDArray[np.generic]:
         """The samples at these positions: (k, …), images as uint8 (k, height, width, channels)."""
@@ -33,6 +46,8 @@ class ArraySource:
     x: NDArray[np.generic]
     labels: Labels
     digest: str = ""
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
 
     def read(self, positions: NDArray[np.int64]) -> NDArray[np.generic]:
         return self.x[positions]
