@@ -49,7 +49,7 @@ class ModelSpec:
     """A model by name, with its options (`width = 16`)."""
 
     name: str
-    options: Mapping[str, Scalar] = field(default_factory=dict)
+    options: Mapping[str, Scalar | tuple[Scalar, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -12,4 +12,6 @@ _FOLDER = str(Path(__file__).resolve().parent.parent / "proto")
 if _FOLDER not in proto.__path__:
     proto.__path__.append(_FOLDER)
 
+from google.protobuf.message import DecodeError as DecodeError  # noqa: E402
+
 from proto.federation_pb2 import *  # noqa: E402, F403 - the messages are this module's whole content
