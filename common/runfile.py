@@ -322,7 +322,10 @@ class Run:
 
 
 def to_blob(
-    file: RunFile, name: str, classes: tuple[str, ...] | None, taxonomy: tuple[tuple[str, str], ...] | None
+    file: RunFile,
+    name: str,
+    classes: tuple[str, ...] | None = None,
+    taxonomy: tuple[tuple[str, str], ...] | None = None,
 ) -> Blob:
     """The run as it travels: the run file's table as typed values, not text."""
     whole: dict[str, Any] = {"name": name, "file": file.table}

@@ -3,7 +3,9 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
+
+Shape = Literal["linear", "cosine", "exponential", "step"]
 
 
 @dataclass(frozen=True)
@@ -15,10 +17,12 @@ class Schedule:
 
     start: float
     end: float
-    shape: Literal["linear", "cosine", "exponential", "step"] = "linear"
+    shape: Shape = "linear"
     over: int | None = None
 
     def __post_init__(self) -> None:
+        if self.shape not in get_args(Shape):  # it comes from a file
+            raise ValueError(f"shape must be one of {', '.join(get_args(Shape))}, got {self.shape!r}")
         if self.shape == "exponential" and (self.start <= 0 or self.end <= 0):
             raise ValueError(f"an exponential schedule needs start and end above 0, got {self.start} and {self.end}")
         if self.over is not None and self.over < 1:
