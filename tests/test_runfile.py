@@ -23,6 +23,8 @@ name = "digits"
 classes = ["a", "b"]
 """
 
+NO_RUN = pb.Record(fields=pb.Fields(fields=[pb.Field(value=pb.Value(none=True))]))
+
 
 def test_sections_and_options_are_read():
     file = runfile.parse(GOOD, "good.toml")
@@ -104,7 +106,7 @@ def test_a_row_with_another_method_leaves_the_first_methods_settings_behind():
 
 
 def test_an_override_is_checked_like_the_file():
-    with pytest.raises(ConfigError, match="run.rounds must be a whole number"):
+    with pytest.raises(ConfigError, match=r"run\.rounds must be a whole number"):
         runfile.with_overrides(runfile.parse(GOOD, "t"), {"run.rounds": "many"})
 
 
