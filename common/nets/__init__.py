@@ -1,0 +1,32 @@
+"""Torch models, one file each, found by name; files that begin with an underscore are shared parts.
+
+A net's file has `Options`, a frozen dataclass whose every field has a default (among them `input`), and
+`build(options, n_classes) -> nn.Module`. The module takes (n, channels, height, width) float32 and has
+
+    features(x) -> (n, dim)       the layer that is called "embedding"
+    dim: int                      its size
+    classifier                    embedding -> scores; the head. With no classes it is an Identity
+
+All that it needs is in its state_dict: it is built without storage, then filled from the given weights.
+"""
+
+import importlib
+from pathlib import Path
+from types import ModuleType
+
+from common.errors import UnknownName
+
+
+def names() -> tuple[str, ...]:
+    return tuple(sorted(p.stem for p in Path(__file__).parent.glob("*.py") if not p.stem.startswith("_")))
+
+
+def load(name: str) -> ModuleType:
+    """The net's file. Errors raised while importing it pass through.
+
+    Raises:
+        UnknownName: this build has no such net.
+    """
+    if name not in names():
+        raise UnknownName("model", name, names())
+    return importlib.import_module(f"common.nets.{name}")

@@ -1,0 +1,44 @@
+"""FedAvgCNN: two 5x5 convolutions with pooling, a hidden layer of 512, a classifier; no batch norm.
+
+Source: McMahan et al., AISTATS 2017, section 3, in the form of FL-bench and PFLlib (no padding).
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from common.errors import ConfigError
+from common.models import shape_of
+from common.nets._head import head
+
+
+@dataclass(frozen=True)
+class Options:
+    input: str = "28x28x1"
+    hidden: int = 512
+
+
+class FedAvgCNN(nn.Module):
+    def __init__(self, shape: tuple[int, ...], hidden: int, n_classes: int) -> None:
+        super().__init__()
+        height, width, channels = shape
+        self.dim = hidden
+        self.conv1 = nn.Conv2d(channels, 32, 5)
+        self.conv2 = nn.Conv2d(32, 64, 5)
+        rows, columns = (((size - 4) // 2 - 4) // 2 for size in (height, width))
+        self.fc1 = nn.Linear(64 * rows * columns, hidden)
+        self.classifier = head(hidden, n_classes)
+
+    def features(self, x: torch.Tensor) -> torch.Tensor:
+        x = F.max_pool2d(F.relu(self.conv1(x)), 2)
+        x = F.max_pool2d(F.relu(self.conv2(x)), 2)
+        return F.relu(self.fc1(x.flatten(1)))  # (n, channel * row * column)
+
+
+def build(options: Options, n_classes: int) -> nn.Module:
+    shape = shape_of(options.input)
+    if len(shape) != 3 or min(shape[:2]) < 16:
+        raise ConfigError(f"model fedavg_cnn takes images of 16x16 and more, got input = {options.input!r}")
+    return FedAvgCNN(shape, options.hidden, n_classes)
