@@ -871,16 +871,25 @@ class AgentReport(_message.Message):
     def __init__(self, agent: _Optional[str] = ..., phase: _Optional[str] = ..., step: _Optional[int] = ..., outcome: _Optional[str] = ..., reason: _Optional[str] = ..., report: _Optional[_Union[ResourceReport, _Mapping]] = ..., transfer: _Optional[_Union[TransferReport, _Mapping]] = ..., transfer_missing: bool = ..., evaluations: _Optional[_Iterable[_Union[Evaluation, _Mapping]]] = ..., task: _Optional[str] = ...) -> None: ...
 
 class EvaluationReport(_message.Message):
-    __slots__ = ("round", "moment", "agents", "missing")
+    __slots__ = ("round", "moment", "agents", "missing", "metrics")
+    class MetricsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: float
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[float] = ...) -> None: ...
     ROUND_FIELD_NUMBER: _ClassVar[int]
     MOMENT_FIELD_NUMBER: _ClassVar[int]
     AGENTS_FIELD_NUMBER: _ClassVar[int]
     MISSING_FIELD_NUMBER: _ClassVar[int]
+    METRICS_FIELD_NUMBER: _ClassVar[int]
     round: int
     moment: str
     agents: _containers.RepeatedCompositeFieldContainer[AgentReport]
     missing: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, round: _Optional[int] = ..., moment: _Optional[str] = ..., agents: _Optional[_Iterable[_Union[AgentReport, _Mapping]]] = ..., missing: _Optional[_Iterable[str]] = ...) -> None: ...
+    metrics: _containers.ScalarMap[str, float]
+    def __init__(self, round: _Optional[int] = ..., moment: _Optional[str] = ..., agents: _Optional[_Iterable[_Union[AgentReport, _Mapping]]] = ..., missing: _Optional[_Iterable[str]] = ..., metrics: _Optional[_Mapping[str, float]] = ...) -> None: ...
 
 class ListAgentsRequest(_message.Message):
     __slots__ = ()

@@ -1,0 +1,78 @@
+"""Which payload files stay: those that an owner in the journal refers to, or that something holds right now.
+
+An owner is a text: "checkpoint RUN", "reply RUN STEP AGENT KIND", "result RUN". A file that loses its last owner
+becomes a candidate and goes at the next `sweep`, which the engines do after a checkpoint.
+"""
+
+from collections.abc import Iterable
+
+from common import pb
+from common.blobs import Blobs
+from common.payloads import Encoding
+from server.events import Key
+from server.journal import Journal
+
+
+def reply_owner(key: Key) -> str:
+    return f"reply {key.run} {key.step} {key.agent} {key.kind}"
+
+
+def own(journal: Journal, owner: str, digests: Iterable[bytes]) -> None:
+    """Let the owner refer to exactly these; what it no longer does is a candidate."""
+    wanted = set(digests)
+    with journal.commit() as db:
+        before = {bytes(row[0]) for row in db.execute("SELECT sha256 FROM refs WHERE owner = ?", (owner,))}
+        gone = before - wanted
+        db.executemany("DELETE FROM refs WHERE owner = ? AND sha256 = ?", ((owner, sha256) for sha256 in gone))
+        db.executemany("INSERT INTO refs VALUES (?, ?)", ((owner, sha256) for sha256 in wanted - before))
+        db.executemany("INSERT OR IGNORE INTO candidates VALUES (?)", ((sha256,) for sha256 in gone))
+
+
+def disown_replies(journal: Journal, run: str, step: int) -> None:
+    """The replies of a step that is over: their payloads go, unless the new State kept them."""
+    prefix = f"reply {run} {step} "
+    between = (prefix, prefix[:-1] + "!")  # "!" follows " "
+    with journal.commit() as db:
+        db.execute("INSERT OR IGNORE INTO candidates SELECT sha256 FROM refs WHERE owner >= ? AND owner < ?", between)
+        db.execute("DELETE FROM refs WHERE owner >= ? AND owner < ?", between)
+
+
+def pin(journal: Journal, owner: str, digests: Iterable[bytes]) -> None:
+    """Hold payloads until `unpin` or the end of this process; take hold before looking whether they are there."""
+    with journal.commit() as db:
+        db.executemany("INSERT OR IGNORE INTO pins VALUES (?, ?)", ((owner, sha256) for sha256 in digests))
+
+
+def unpin(journal: Journal, owner: str) -> None:
+    with journal.commit() as db:
+        db.execute("INSERT OR IGNORE INTO candidates SELECT sha256 FROM pins WHERE owner = ?", (owner,))
+        db.execute("DELETE FROM pins WHERE owner = ?", (owner,))
+
+
+def put_pinned(journal: Journal, blobs: Blobs, owner: str, payload: object, encoding: Encoding) -> pb.PayloadRef:
+    """Write a payload, or find it there, so that no sweep takes it away."""
+    while True:
+        ref = blobs.put(payload, encoding)
+        pin(journal, owner, [ref.sha256])
+        if blobs.has(ref.sha256):  # else a sweep came between the two lines above
+            return ref
+
+
+def consider_all(journal: Journal, blobs: Blobs) -> None:
+    """At the start: what a crash left without an owner goes at the first sweep."""
+    with journal.commit() as db:
+        db.executemany("INSERT OR IGNORE INTO candidates VALUES (?)", ((sha256,) for sha256 in blobs.digests()))
+
+
+def sweep(journal: Journal, blobs: Blobs) -> int:
+    """Remove the candidates that nobody refers to or holds; gives how many."""
+    query = """SELECT sha256 FROM candidates WHERE NOT EXISTS (SELECT 1 FROM refs WHERE refs.sha256 = candidates.sha256)
+        AND NOT EXISTS (SELECT 1 FROM pins WHERE pins.sha256 = candidates.sha256)"""
+    with journal.commit() as db:  # its lock: nobody takes hold meanwhile
+        unused = [bytes(row[0]) for row in db.execute(query)]
+        for sha256 in unused:
+            blobs.remove(sha256)
+        db.execute(
+            "DELETE FROM candidates WHERE NOT EXISTS (SELECT 1 FROM pins WHERE pins.sha256 = candidates.sha256)"
+        )
+    return len(unused)
