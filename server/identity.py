@@ -23,6 +23,7 @@ class Caller:
 
     host: str | None = None
     operator: str | None = None
+    until: datetime | None = None  # expiry of the certificate
 
 
 def caller(auth_context: Mapping[str, Iterable[bytes]], now: datetime | None = None) -> Caller:
@@ -48,7 +49,7 @@ def caller(auth_context: Mapping[str, Iterable[bytes]], now: datetime | None = N
             "this certificate does not say whose it is: expected one URI SAN edgefed:host/NAME or"
             f" edgefed:operator/NAME, got {', '.join(uris) or 'none'}"
         )
-    return Caller(host=next(iter(hosts), None), operator=next(iter(operators), None))
+    return Caller(host=next(iter(hosts), None), operator=next(iter(operators), None), until=ends)
 
 
 def check_host(who: Caller, host: str) -> None:
