@@ -20,11 +20,15 @@ KINDS: tuple[Kind, ...] = ("param", "buffer", "counter")  # in the order of prot
 
 @dataclass(frozen=True)
 class Origin:
-    """Content address of a payload's canonical bytes, and the encoding that they were written in."""
+    """Content address of a payload's canonical bytes, and the encoding that they were written in.
+
+    `node` is the taxonomy node of an expert's Weights: their bytes are those of the expert, not of the Weights alone.
+    """
 
     sha256: bytes
     size: int
     encoding: Encoding
+    node: str | None = None
 
 
 class Weights(Mapping[str, Array]):
@@ -33,7 +37,7 @@ class Weights(Mapping[str, Array]):
     Order is the order of insertion and is kept on the wire.
     """
 
-    __slots__ = ("_arrays", "_kinds", "origin")
+    __slots__ = ("__weakref__", "_arrays", "_kinds", "origin")
 
     def __init__(
         self,
