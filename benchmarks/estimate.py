@@ -1,0 +1,86 @@
+"""How long an experiment will take, said before it starts: from its own finished runs, else from a measured batch."""
+
+import time
+from collections.abc import Iterable
+
+import numpy as np
+
+from benchmarks.experiment import Chain, Planned, n_agents
+from benchmarks.results import Results
+from common.method import ModelSpec, Training
+from common.runfile import RunFile
+from common.samples import view
+from common.seeds import generator
+from edge_client import learners
+from edge_client.data.named import open_named
+from edge_client.data.pool import Pool
+
+MEASURE_S = 0.3
+ROUND_S = 0.1  # what a round costs beside training, roughly: offers, transfers, fsyncs, evaluation of a small model
+
+
+def seconds(chains: Iterable[Chain], found: Results, n_processes: int) -> float:
+    """A guess, good to a factor of two or so; finished runs of the same row make it better."""
+    per_sample: dict[tuple[object, ...], float] = {}
+    return sum(_run(plan, found, n_processes, per_sample) for chain in chains for plan in chain)
+
+
+def text(total_s: float) -> str:
+    if total_s < 90:
+        return f"about {max(total_s, 1):.0f} s"
+    minutes = total_s / 60
+    return f"about {minutes:.0f} min" if minutes < 90 else f"about {minutes / 60:.1f} h"
+
+
+def _run(plan: Planned, found: Results, n_processes: int, per_sample: dict[tuple[object, ...], float]) -> float:
+    before = [r.seconds for r in found.runs if (r.label, r.stage) == (plan.label, plan.stage) and r.status == "done"]
+    if before:
+        return sum(before) / len(before)
+    file = plan.file
+    pools = [open_named(name) for name in file.data.tasks or (file.data.name,)]
+    key = (file.model.name, str(file.model.options), file.objective.name, file.optimiser.batch, pools[0].name)
+    if key not in per_sample:
+        per_sample[key] = _sample_seconds(file, pools[0])
+    return file.run.rounds * (ROUND_S + _samples_per_round(file, pools) * per_sample[key] / max(n_processes, 1))
+
+
+def _samples_per_round(file: RunFile, pools: list[Pool]) -> float:
+    """Samples that all agents go through in a round; one of evaluation counts as a third of one of training."""
+    data, evaluation = file.data, file.evaluation
+    at_hand = float(sum(min(pool.n_train, data.limit or pool.n_train) + (pool.n_test or 0) for pool in pools))
+    to_train = at_hand * (1 - data.test_fraction)
+    if data.shots is not None:
+        to_train = float(sum(data.shots * len(pool.classes) for pool in pools))
+    training = to_train * file.agents.fraction * file.optimiser.epochs
+    if not evaluation.every:
+        return training
+    share = 1.0
+    if isinstance(evaluation.agents, int):
+        share = min(1.0, evaluation.agents / n_agents(file))
+    elif evaluation.agents == "sampled":
+        share = file.agents.fraction
+    tested = at_hand * data.test_fraction * share * len(evaluation.when) / 3
+    tuned = to_train * share * evaluation.finetune_epochs * ("finetuned" in evaluation.when)
+    return training + (tested + tuned) / evaluation.every
+
+
+def _sample_seconds(file: RunFile, pool: Pool) -> float:
+    """Seconds that one training sample costs here, measured on two batches of the data set, over and over."""
+    spec, objective = ModelSpec(file.model.name, file.model.options), file.objective
+    learner = learners.make(
+        learners.choose("auto", spec, objective=objective.name),
+        spec,
+        len(pool.classes),
+        objective=objective.name,
+        objective_options=objective.options,
+    )
+    rng = generator(0, "estimate")
+    samples = view(pool.source, len(pool.classes)).take(np.arange(min(2 * file.optimiser.batch, pool.n_train)))
+    training = Training(objective.name, objective.options, lr=0.0, batch=file.optimiser.batch)
+    weights = learner.initial(rng)
+    learner.fit(weights, samples, training, rng=rng)  # warms the libraries up
+    begun, done = time.perf_counter(), 0
+    while (spent := time.perf_counter() - begun) < MEASURE_S:
+        learner.fit(weights, samples, training, rng=rng)
+        done += len(samples)
+    return spent / done

@@ -1,0 +1,181 @@
+"""An experiment: the rows, seeds and stages of a run file, each run once, kept as soon as it is finished.
+
+What results.json already has is not run again, so an interrupted experiment goes on where it stopped.
+"""
+
+import importlib.resources
+import queue
+import re
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import grpc
+
+from benchmarks import host, results, table
+from benchmarks.fleet import Federation
+from common import pb, runfile
+from common.errors import EXIT_REFUSED, ConfigError, RemoteFault, UnknownName
+from common.runfile import RunFile
+
+CHECK_S = 0.5  # how soon a dead process is noticed while a run is watched
+ENDED = ("done", "stopped", "failed")
+Told = Callable[["Planned", pb.RunEvent], None]
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One run to be made: a row, a seed, and a stage when there are stages. `name` is the run's on the server."""
+
+    label: str
+    seed: int
+    stage: str
+    name: str
+    file: RunFile
+
+    @property
+    def config(self) -> dict[str, Any]:  # Any: TOML values
+        table: dict[str, Any] = results.as_json(self.file.table)
+        return table
+
+    @property
+    def title(self) -> str:
+        return " ".join(part for part in (self.label, self.stage, f"seed {self.seed}") if part)
+
+
+Chain = tuple[Planned, ...]  # the stages of one row and seed, in order
+
+
+def find(name: str) -> tuple[str, str]:
+    """An experiment's name and text: of a file, or of one that is shipped with this package."""
+    path = Path(name)
+    if path.suffix == ".toml" or path.exists():
+        try:
+            return path.stem, path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"cannot read experiment {path}: {error}") from error
+    shipped = importlib.resources.files("benchmarks") / "experiments"
+    known = {entry.name.removesuffix(".toml"): entry for entry in shipped.iterdir() if entry.name.endswith(".toml")}
+    if name not in known:
+        raise UnknownName("experiment", name, known)
+    return name, known[name].read_text(encoding="utf-8")
+
+
+def planned(file: RunFile, seeds: Sequence[int] = ()) -> list[Chain]:
+    """Every row with every seed; `seeds` go before the row's own, and those before the file's."""
+    own = {row.label: row.seeds for row in file.row}
+    chains: dict[tuple[str, int], list[Planned]] = {}
+    for variant in runfile.expand(file):
+        for seed in seeds or own.get(variant.label) or (variant.file.run.seed,):
+            chain = chains.setdefault((variant.label, seed), [])
+            chain.append(_planned(variant, seed, chain))
+    return [tuple(chain) for chain in chains.values()]
+
+
+def _planned(variant: runfile.Variant, seed: int, earlier: Iterable[Planned]) -> Planned:
+    changes: dict[str, Any] = {"run.seed": seed}
+    by_stage = {p.stage: p.name for p in earlier}
+    if variant.file.run.init_from in by_stage:
+        changes["run.init_from"] = by_stage[variant.file.run.init_from]
+    words = [variant.label, f"s{seed}", variant.stage]
+    name = "-".join(re.sub(r"[^a-z0-9]+", "-", word.lower()).strip("-") for word in words if word)
+    return Planned(variant.label, seed, variant.stage, name, runfile.with_overrides(variant.file, changes))
+
+
+def n_agents(file: RunFile) -> int:
+    if file.data.n_agents is None:
+        raise ConfigError("the run file has no [data] n_agents: say how many agents the data are parted among")
+    return file.data.n_agents
+
+
+def start(name: str, path: Path) -> results.Results:
+    """The results that are there already, or empty ones."""
+    if path.exists():
+        return results.load(path)
+    return results.Results(name, host.commit(), host.versions(), host.facts())
+
+
+def unfinished(chains: Iterable[Chain], found: results.Results) -> list[Chain]:
+    """Chains with a run that is not in the results, or was made with other settings.
+
+    A later stage starts from an earlier one that only a live server has, so a chain is run again as a whole.
+    """
+    have = {(r.label, r.seed, r.stage): r for r in found.runs if r.status == "done"}
+
+    def is_done(p: Planned) -> bool:
+        kept = have.get((p.label, p.seed, p.stage))
+        return kept is not None and results.as_json(kept.config) == p.config
+
+    return [chain for chain in chains if not all(is_done(p) for p in chain)]
+
+
+def kept(
+    found: results.Results, run: results.RunRow, order: Sequence[str], notes: Mapping[str, str]
+) -> results.Results:
+    """The results with this run, in place of an earlier one of the same row, seed and stage."""
+    key = (run.label, run.seed, run.stage)
+    others = [r for r in found.runs if (r.label, r.seed, r.stage) != key]
+    place = {label: i for i, label in enumerate(order)}
+    runs = sorted([*others, run], key=lambda r: (place.get(r.label, len(place)), r.label, r.seed))
+    return replace(found, runs=tuple(runs), table=tuple(table.rows(runs, notes)))
+
+
+def execute(plan: Planned, federation: Federation, told: Told) -> results.RunRow:
+    """Submit one run, watch it to its end, and fetch what the server knows of it."""
+    request = pb.SubmitRunRequest(run_toml=runfile.to_toml(plan.file), name=plan.name, files=_files(plan.file))
+    try:
+        federation.operations.SubmitRun(request)
+    except grpc.RpcError as error:
+        raise RemoteFault(f"the server refused run {plan.name} ({plan.title}): {_details(error)}") from error
+    for event in _watched(federation, plan.name):
+        told(plan, event)
+        if event.summary.status in ENDED:
+            break
+    detail = federation.operations.ShowRun(pb.ShowRunRequest(run=plan.name))
+    return results.from_detail(detail, label=plan.label, seed=plan.seed, stage=plan.stage, config=plan.config)
+
+
+def _watched(federation: Federation, run: str) -> Iterable[pb.RunEvent]:
+    """The events of a run; a process of the federation that ends meanwhile is an error at once, not a timeout."""
+    stream = federation.operations.WatchRun(pb.WatchRunRequest(run=run))
+    events: queue.SimpleQueue[pb.RunEvent | grpc.RpcError | None] = queue.SimpleQueue()
+
+    def pump() -> None:
+        try:
+            for event in stream:
+                events.put(event)
+            events.put(None)
+        except grpc.RpcError as error:
+            events.put(error)
+
+    threading.Thread(target=pump, name=f"watch-{run}", daemon=True).start()
+    try:
+        while True:
+            try:
+                event = events.get(timeout=CHECK_S)
+            except queue.Empty:
+                federation.check()
+                continue
+            if event is None:
+                return
+            if isinstance(event, grpc.RpcError):
+                federation.check()
+                raise RemoteFault(f"the server ended the watch of run {run}: {_details(event)}") from event
+            yield event
+    finally:
+        stream.cancel()
+
+
+def _files(file: RunFile) -> dict[str, bytes]:
+    """The .npz files that a run file names, by the name that it uses."""
+    named = [name for name in (file.run.init, file.data.partition) if name.endswith(".npz")]
+    try:
+        return {name: Path(name).read_bytes() for name in named}
+    except OSError as error:
+        raise ConfigError(f"the run file names a file that cannot be read: {error}", exit_code=EXIT_REFUSED) from error
+
+
+def _details(error: grpc.RpcError) -> str:
+    return f"{error.code().name}: {error.details()}" if isinstance(error, grpc.Call) else str(error)

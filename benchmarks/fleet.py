@@ -1,0 +1,218 @@
+"""A federation on this machine: one real fed-server process and real edge-agent processes on loopback.
+
+Everything that is started here is ended here, by its process id; logs stay in the output folder, and the last lines
+of the one that failed are part of the error.
+"""
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import grpc
+
+from common import pb
+from common.errors import EXIT_ADDRESS, ConfigError, LinkLost, LocalFault
+from proto import federation_pb2_grpc as rpc
+
+JOIN_S = 120.0  # a small board loads its libraries slowly; nobody waits longer for a process on one machine
+STOP_S = 15.0
+LOG_LINES = 12
+# One thread each, or the processes of a fleet fight over the cores and no timing means anything.
+ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+SOCKET_PATH_LIMIT = 100  # bytes that fit into a Unix socket's address, less a little
+
+
+@dataclass
+class Process:
+    """A process that this program started, and where its output goes."""
+
+    name: str
+    popen: subprocess.Popen[bytes]
+    log: Path
+
+    def last_lines(self) -> str:
+        lines = self.log.read_text(errors="replace").splitlines()[-LOG_LINES:]
+        return "\n".join(f"  {self.name} | {line}" for line in lines) or f"  {self.name} | (wrote nothing)"
+
+    def check(self) -> None:
+        """Raise a LocalFault with its last lines when it has ended."""
+        code = self.popen.poll()
+        if code is not None:
+            raise LocalFault(f"{self.name} ended with code {code}; its last lines ({self.log}):\n{self.last_lines()}")
+
+    def stop(self) -> None:
+        if self.popen.poll() is None:
+            self.popen.send_signal(signal.SIGTERM)
+            try:
+                self.popen.wait(STOP_S)
+            except subprocess.TimeoutExpired:
+                self.popen.kill()
+        self.popen.wait()
+
+
+@dataclass
+class Federation:
+    """A running server, its agents, and the operator's view of it."""
+
+    address: str
+    state: Path
+    operations: rpc.OperationsStub
+    server: Process
+    agents: list[Process] = field(default_factory=list)
+
+    def check(self) -> None:
+        for process in (self.server, *self.agents):
+            process.check()
+
+    def online(self) -> list[pb.AgentSummary]:
+        return [agent for agent in self.operations.ListAgents(pb.ListAgentsRequest()).agents if agent.online]
+
+    def wait_for(self, n_agents: int, timeout_s: float = JOIN_S) -> None:
+        """Until so many agents are connected.
+
+        Raises:
+            LocalFault: one of the processes ended.
+            LinkLost: not all came in time.
+        """
+        end = time.monotonic() + timeout_s
+        while (there := len(self.online())) < n_agents:
+            self.check()
+            if time.monotonic() > end:
+                told = "\n".join(process.last_lines() for process in self.agents)
+                raise LinkLost(f"only {there} of {n_agents} agents joined within {timeout_s:.0f} s\n{told}")
+            time.sleep(0.05)
+
+
+@contextlib.contextmanager
+def server(logs: Path, *, listen: str = "", flags: tuple[str, ...] = ("--insecure",)) -> Iterator[Federation]:
+    """A fed-server process with a fresh state folder, ready to be joined; it is ended on leaving."""
+    logs.mkdir(parents=True, exist_ok=True)
+    address = listen or f"127.0.0.1:{free_port()}"
+    with contextlib.ExitStack() as stack:
+        state = stack.enter_context(_state_folder(logs))
+        command = ["-m", "server", "serve", "--listen", address, "--state-dir", str(state), *flags]
+        process = stack.enter_context(started("fed-server", command, logs))
+        channel = stack.enter_context(grpc.insecure_channel(f"unix:{state / 'operations.sock'}"))
+        federation = Federation(address, state, rpc.OperationsStub(channel), process)
+        _wait_until_it_serves(federation)
+        yield federation
+
+
+@contextlib.contextmanager
+def agents(
+    federation: Federation,
+    logs: Path,
+    n_agents: int,
+    *,
+    n_processes: int,
+    flags: tuple[str, ...] = ("--data", "named"),
+) -> Iterator[None]:
+    """So many agents, joined: one process each, or one host whose resident children carry many."""
+    before = len(federation.online())
+    with contextlib.ExitStack() as stack:
+        for i, extra in enumerate(_shares(n_agents, n_processes)):
+            name = f"agent-{i:02d}"
+            command = ["-m", "edge_client", "--server", federation.address, "--name", name, *flags, *extra]
+            command += ["--state-dir", str(federation.state / "agents" / name), "--insecure"]
+            federation.agents.append(stack.enter_context(started(name, command, logs)))
+        federation.wait_for(before + n_agents)
+        try:
+            yield
+        finally:
+            _tell_to_stop(federation.agents)
+            federation.agents.clear()
+
+
+@contextlib.contextmanager
+def started(name: str, command: list[str], logs: Path, env: Mapping[str, str] | None = None) -> Iterator[Process]:
+    """`python COMMAND` with its output in a log; it is ended on leaving."""
+    path = logs / f"{name}.log"
+    with path.open("wb") as log:
+        popen = subprocess.Popen(
+            [sys.executable, *command],
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            env={**os.environ, **ONE_THREAD, **(env or {})},
+            start_new_session=True,  # Ctrl-C in the terminal is for us; we end the fleet in order
+        )
+    process = Process(name, popen, path)
+    try:
+        yield process
+    finally:
+        process.stop()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@contextlib.contextmanager
+def ended_by_signals() -> Iterator[None]:
+    """SIGTERM ends this program the way Ctrl-C does, so that what it started is ended too."""
+
+    def interrupt(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _shares(n_agents: int, n_processes: int) -> list[tuple[str, ...]]:
+    """Flags of each agent process: the agents spread evenly, by name when there is one each."""
+    if n_processes >= n_agents:
+        return [()] * n_agents
+    return [("--agents", str(n_agents), "--workers", str(n_processes))]
+
+
+def _tell_to_stop(processes: list[Process]) -> None:
+    """SIGTERM to all at once, so that stopping takes as long as the slowest and not as all together."""
+    for process in processes:
+        if process.popen.poll() is None:
+            process.popen.send_signal(signal.SIGTERM)
+
+
+def _wait_until_it_serves(federation: Federation) -> None:
+    end = time.monotonic() + JOIN_S
+    while True:
+        if federation.server.popen.poll() is not None:
+            told = federation.server.last_lines()
+            raise ConfigError(f"fed-server did not start:\n{told}", exit_code=EXIT_ADDRESS)
+        try:
+            federation.operations.ListRuns(pb.ListRunsRequest(), timeout=1.0)
+            return
+        except grpc.RpcError as error:
+            if time.monotonic() > end:
+                told = federation.server.last_lines()
+                raise LinkLost(f"fed-server does not answer after {JOIN_S:.0f} s ({error})\n{told}") from error
+            time.sleep(0.05)
+
+
+@contextlib.contextmanager
+def _state_folder(logs: Path) -> Iterator[Path]:
+    """Beside the results, on the disk that they are measured on; elsewhere when a socket's path would be too long."""
+    beside = (logs / "state").resolve()
+    short = len(os.fsencode(beside / "operations.sock")) < SOCKET_PATH_LIMIT
+    folder = beside if short else Path(tempfile.mkdtemp(prefix="edgefed-"))
+    if short:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,331 @@
+"""results.json as code: what an experiment keeps of its runs, checked whenever it is read.
+
+Readings of a model become metric names in one place, `metric_names`. Fractions are in [0, 1]; sizes are bytes.
+"""
+
+import json
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+from common import files, pb
+from common.errors import EXIT_DATA, ConfigError
+from common.toml_reader import Problems, read
+
+LAST = 5  # rounds behind every "…_mean_last5"
+
+
+@dataclass(frozen=True)
+class SpanRow:
+    """What one named part of a task cost (one expert, say)."""
+
+    name: str
+    seconds: float
+    cpu_s: float
+    rss_peak_delta_bytes: int
+    n_samples: int
+    data_bytes: int
+    model_bytes: int
+
+
+@dataclass(frozen=True)
+class AgentRow:
+    """One task of one agent. Bytes are None when the transfer report did not arrive in time."""
+
+    agent: str
+    task: str  # the agent's data set
+    outcome: str  # merged, late, skipped, failed, lost
+    warmup: bool = False
+    shared: bool = False
+    isolated: bool = False
+    phase: str = ""
+    reason: str = ""
+    n_samples: int = 0
+    n_steps: int = 0
+    train_s: float = 0.0
+    wall_s: float = 0.0
+    cpu_s: float = 0.0
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    rss_peak_delta_bytes: int = 0
+    rss_peak_bytes: int = 0
+    vm_hwm_bytes: int = 0
+    accelerator_peak_bytes: int = 0
+    data_bytes: int = 0
+    model_bytes: int = 0
+    bytes_up: int | None = None
+    bytes_down: int | None = None
+    loss: float | None = None
+    counts: Mapping[str, float] = field(default_factory=dict)
+    spans: tuple[SpanRow, ...] = ()
+
+
+@dataclass(frozen=True)
+class RoundRow:
+    round: int
+    seconds: float
+    quorum_missed: bool = False
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    agents: tuple[AgentRow, ...] = ()
+
+
+@dataclass(frozen=True)
+class EvaluatedAgent:
+    """`correct` is None when the run did not ask for accuracy; `loss` and `metrics` are means over the n examples."""
+
+    agent: str
+    task: str
+    n: int
+    correct: int | None = None
+    loss: float | None = None
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class EvaluationRow:
+    """One moment, reading, label space and split of one round, over the agents that answered."""
+
+    round: int
+    when: str
+    label_space: str
+    split: str
+    reading: str
+    agents: tuple[EvaluatedAgent, ...]
+    metrics: Mapping[str, float]
+    extra: Mapping[str, Any] = field(default_factory=dict)  # Any: JSON; missing agents, seconds
+
+
+@dataclass(frozen=True)
+class RunRow:
+    """One finished run; `stage` is empty unless the experiment has stages."""
+
+    label: str
+    method: str
+    seed: int
+    config: Mapping[str, Any]  # Any: the run file's table
+    status: str
+    final: Mapping[str, float]
+    rounds: tuple[RoundRow, ...]
+    evaluations: tuple[EvaluationRow, ...]
+    stage: str = ""
+    reason: str = ""
+    state_sha256: str = ""
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Results:
+    experiment: str
+    git: str
+    versions: Mapping[str, str]
+    host: Mapping[str, Any]  # Any: texts and numbers
+    runs: tuple[RunRow, ...] = ()
+    table: tuple[Mapping[str, Any], ...] = ()  # Any: one column's text or number
+
+
+# ------------------------------------------------------------------ from the server
+
+
+def from_detail(detail: pb.RunDetail, *, label: str, seed: int, stage: str, config: Mapping[str, Any]) -> RunRow:
+    """What the server tells of a run that has ended, as it is kept."""
+    rounds = tuple(_round(r) for r in detail.rounds)
+    evaluations = tuple(_evaluations(detail))
+    summary = detail.summary
+    return RunRow(
+        label=label,
+        method=summary.method,
+        seed=seed,
+        config=config,
+        status=summary.status,
+        final=final(rounds, evaluations),
+        rounds=rounds,
+        evaluations=evaluations,
+        stage=stage,
+        reason=summary.reason,
+        state_sha256=summary.state_sha256,
+        seconds=max(0.0, summary.finished_at - summary.created_at),
+    )
+
+
+def final(rounds: tuple[RoundRow, ...], evaluations: tuple[EvaluationRow, ...]) -> dict[str, float]:
+    """The last round's metrics, and the mean over the last five rounds that have them: never the best round."""
+    series: dict[str, list[float]] = {}
+    for evaluation in sorted(evaluations, key=lambda e: e.round):
+        for name, value in evaluation.metrics.items():
+            series.setdefault(name, []).append(value)
+    numbers = {name: values[-1] for name, values in series.items()}
+    numbers |= {f"{name}_mean_last{LAST}": _mean(values[-LAST:]) for name, values in series.items()}
+    if rounds:
+        numbers["seconds_per_round"] = _mean([r.seconds for r in rounds])
+        numbers["bytes_per_round"] = _mean([bytes_of(r) for r in rounds])
+    return numbers
+
+
+def bytes_of(row: RoundRow) -> float:
+    return float(sum((agent.bytes_up or 0) + (agent.bytes_down or 0) for agent in row.agents))
+
+
+def metric_names(reading: str, when: str, label_space: str, split: str, *, alone: bool) -> tuple[str, str, str]:
+    """How a reading's numbers are called: prefix of the pooled one, prefix of the mean over agents, suffix.
+
+    The reading "model" is the common model: pooled as `accuracy`. "personal" is each agent's own: the mean over
+    agents is `personal_accuracy`. When a method has only one of the two, it answers for both (`alone`).
+    An empty prefix of the mean: there is none.
+    """
+    suffix = ("" if label_space == "all" else f"_{label_space}") + ("" if split == "test" else f"_{split}")
+    suffix += "" if when == "merged" else f"_{when}"
+    if reading == "personal":
+        return ("personal_*_weighted", "personal_*", suffix)
+    if reading in ("model", "global"):
+        return ("*", "personal_*" if alone else "", suffix)
+    return (f"{reading}_*", "", suffix)
+
+
+def _round(report: pb.RoundReport) -> RoundRow:
+    return RoundRow(
+        round=report.round,
+        seconds=report.seconds,
+        quorum_missed=report.quorum_missed,
+        metrics=dict(report.metrics),
+        agents=tuple(_agent(a) for a in report.agents),
+    )
+
+
+def _agent(report: pb.AgentReport) -> AgentRow:
+    cost, known = report.report, report.HasField("transfer") and not report.transfer_missing
+    return AgentRow(
+        agent=report.agent,
+        task=report.task,
+        outcome=report.outcome,
+        warmup=cost.warmup,
+        shared=cost.shared,
+        isolated=cost.isolated,
+        phase=report.phase,
+        reason=report.reason,
+        n_samples=cost.n_samples,
+        n_steps=cost.n_steps,
+        train_s=cost.seconds.get("train", 0.0),
+        wall_s=cost.wall_s,
+        cpu_s=cost.cpu_s,
+        seconds=dict(cost.seconds),
+        rss_peak_delta_bytes=cost.rss_peak_delta_bytes,
+        rss_peak_bytes=cost.rss_peak_bytes,
+        vm_hwm_bytes=cost.vm_hwm_bytes,
+        accelerator_peak_bytes=cost.accelerator_peak_bytes,
+        data_bytes=cost.data_bytes,
+        model_bytes=cost.model_bytes,
+        bytes_up=report.transfer.bytes_up if known else None,
+        bytes_down=report.transfer.bytes_down if known else None,
+        loss=_finite(cost.loss),
+        counts=dict(cost.counts),
+        spans=tuple(
+            SpanRow(s.name, s.seconds, s.cpu_s, s.rss_peak_delta_bytes, s.n_samples, s.data_bytes, s.model_bytes)
+            for s in cost.spans
+        ),
+    )
+
+
+def _evaluations(detail: pb.RunDetail) -> Iterable[EvaluationRow]:
+    """Evaluation offers, and the moments that were taken inside training tasks, in the order of rounds."""
+    found: list[tuple[int, str, list[pb.AgentReport], list[str]]] = [
+        (e.round, e.moment, list(e.agents), list(e.missing)) for e in detail.evaluations
+    ]
+    for report in detail.rounds:
+        for moment in ("start", "trained"):
+            with_it = [a for a in report.agents if any(e.moment == moment for e in a.evaluations)]
+            if with_it:
+                found.append((report.round, moment, with_it, []))
+    for number, moment, agents, missing in sorted(found, key=lambda row: row[0]):
+        yield from _moment(number, moment, agents, missing)
+
+
+def _moment(number: int, moment: str, agents: list[pb.AgentReport], missing: list[str]) -> Iterable[EvaluationRow]:
+    grouped: dict[tuple[str, str, str], list[tuple[pb.AgentReport, pb.Evaluation]]] = {}
+    for agent in agents:
+        for e in agent.evaluations:
+            if e.moment == moment:
+                grouped.setdefault((e.label_space, e.split, e.reading), []).append((agent, e))
+    alone = len({reading for _, _, reading in grouped} & {"model", "global", "personal"}) == 1
+    for (label_space, split, reading), answers in grouped.items():
+        pooled, mean, suffix = metric_names(reading, moment, label_space, split, alone=alone)
+        rows = tuple(_evaluated(agent, e) for agent, e in answers)
+        extra: dict[str, Any] = {"seconds": sum(e.seconds for _, e in answers)}
+        if missing:
+            extra["missing"] = missing
+        metrics = _named(answers, pooled, mean, suffix)
+        yield EvaluationRow(number, moment, label_space, split, reading, rows, metrics, extra)
+
+
+def _evaluated(agent: pb.AgentReport, e: pb.Evaluation) -> EvaluatedAgent:
+    means = {name: total / e.n for name, total in e.sums.items() if e.n and math.isfinite(total)}
+    return EvaluatedAgent(
+        agent=agent.agent,
+        task=agent.task,
+        n=e.n,
+        correct=round(e.sums["accuracy"]) if "accuracy" in e.sums else None,
+        loss=means.pop("loss", None),
+        metrics=means,
+    )
+
+
+def _named(
+    answers: list[tuple[pb.AgentReport, pb.Evaluation]], pooled: str, mean: str, suffix: str
+) -> dict[str, float]:
+    tested = [e for _, e in answers if e.n]
+    metrics: dict[str, float] = {}
+    for name in sorted({name for e in tested for name in e.sums}):
+        has = [e for e in tested if name in e.sums]
+        total = sum(e.sums[name] for e in has) / sum(e.n for e in has)
+        over_agents = _mean([e.sums[name] / e.n for e in has])
+        named = {pooled: total} | ({mean: over_agents} if mean else {})
+        metrics |= {form.replace("*", name) + suffix: value for form, value in named.items() if math.isfinite(value)}
+    return metrics
+
+
+# ------------------------------------------------------------------ on disk
+
+
+def save(results: Results, path: Path) -> None:
+    """Write all of it at once: a reader finds the file as it was before, or as it is now."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(as_json(results), indent=1, allow_nan=False) + "\n"
+    files.write_durably(path, [text.encode()])
+
+
+def load(path: Path) -> Results:
+    """Read a results.json.
+
+    Raises:
+        ConfigError: there is none, or it is not of this form; the text names what differs.
+    """
+    try:
+        table = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"cannot read results {path}: {error}", exit_code=EXIT_DATA) from error
+    problems = Problems(str(path))
+    found = read(Results, table, problems) if isinstance(table, dict) else None
+    if found is None:
+        told = "\n".join(problems.found[:5]) or f"{path}: expected an object, got {type(table).__name__}"
+        raise ConfigError(told, exit_code=EXIT_DATA)
+    return found
+
+
+def as_json(value: Any) -> Any:
+    """Dataclasses, mappings and sequences as JSON's types; a field that is None is left out."""
+    if is_dataclass(value):
+        pairs = ((f.name, getattr(value, f.name)) for f in fields(value))
+        return {name: as_json(inner) for name, inner in pairs if inner is not None}
+    if isinstance(value, Mapping):
+        return {key: as_json(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [as_json(inner) for inner in value]
+    return value
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _mean(values: list[float]) -> float:
+    return sum(values) / len(values)

@@ -1,0 +1,135 @@
+"""Tables of results: the rows that results.json keeps, as Markdown, and for a terminal.
+
+Cost columns are medians over tasks; those of a process that was still warming up, or that worked on two tasks at
+once, are left out of memory and CPU, because they say little about the task.
+"""
+
+import math
+import re
+import statistics
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from rich.table import Table
+
+from benchmarks.results import AgentRow, RunRow
+
+MB = 1e6
+Row = Mapping[str, Any]  # Any: one column's text or number
+ACCURACIES = ("accuracy", "personal_accuracy", "accuracy_finetuned", "personal_accuracy_finetuned")
+
+
+def rows(runs: Iterable[RunRow], notes: Mapping[str, str] | None = None) -> list[dict[str, Any]]:
+    """One row a label, over its seeds, of the last stage; `notes` are rows that were not run, with the reason."""
+    by_label: dict[str, list[RunRow]] = {}
+    for run in runs:
+        kept = by_label.setdefault(run.label, [])
+        kept[:] = [r for r in kept if (r.seed, r.stage == run.stage) != (run.seed, False)]
+        kept.append(run)
+    table = [_row(label, of_label) for label, of_label in by_label.items()]
+    return table + [{"label": label, "note": note} for label, note in (notes or {}).items() if label not in by_label]
+
+
+def _row(label: str, runs: list[RunRow]) -> dict[str, Any]:
+    done = [run for run in runs if run.status == "done"]
+    row: dict[str, Any] = {"label": label, "method": runs[0].method, "seeds": len(done)}
+    for name in ACCURACIES:
+        for column in (name, f"{name}_mean_last5"):
+            values = [run.final[column] for run in done if column in run.final]
+            if values:
+                row[column] = statistics.fmean(values)
+                if len(values) > 1:
+                    row[f"{column}_std"] = statistics.stdev(values)
+    if done:
+        row |= _costs(done)
+    failed = [f"seed {run.seed}: {run.status}: {run.reason}" for run in runs if run.status != "done"]
+    return row | ({"note": "; ".join(failed)} if failed else {})
+
+
+def _costs(runs: list[RunRow]) -> dict[str, float]:
+    """Seconds per round, and per task of an agent: seconds of training, memory above its start, bytes both ways."""
+    tasks = [a for run in runs for r in run.rounds for a in r.agents if a.outcome == "merged"]
+    clean = [a for a in tasks if not a.shared and not a.warmup]
+    seconds = [r.seconds for run in runs for r in run.rounds]
+    numbers = {
+        "seconds_total": math.fsum(seconds) / len(runs),
+        "seconds_per_round": _median(seconds),
+        "train_s": _median([a.train_s for a in clean]),
+        "cpu_s": _median([a.cpu_s for a in clean]),
+        "rss_peak_delta_bytes": _median([float(a.rss_peak_delta_bytes) for a in clean]),
+        "rss_peak_bytes": _median([float(a.rss_peak_bytes) for a in clean]),
+        "bytes_up": _median(_known(tasks, "bytes_up")),
+        "bytes_down": _median(_known(tasks, "bytes_down")),
+    }
+    return {name: value for name, value in numbers.items() if value is not None}
+
+
+def _known(tasks: Iterable[AgentRow], name: str) -> list[float]:
+    return [float(value) for task in tasks if (value := getattr(task, name)) is not None]
+
+
+def _median(values: Sequence[float]) -> float | None:
+    return statistics.median(values) if values else None
+
+
+# ------------------------------------------------------------------ for people
+
+
+def columns(table: Sequence[Row]) -> list[tuple[str, list[str]]]:
+    """Titles with their cells; a column that no row has is left out."""
+    wanted: list[tuple[str, Callable[[Row], str]]] = [
+        ("row", lambda r: str(r["label"])),
+        ("accuracy", lambda r: percentage(r, "accuracy")),
+        ("mean of last 5", lambda r: percentage(r, "accuracy_mean_last5")),
+        ("mean over agents", lambda r: percentage(r, "personal_accuracy")),
+        ("fine-tuned", lambda r: percentage(r, "accuracy_finetuned")),
+        ("seeds", lambda r: str(r["seeds"]) if r.get("seeds", 1) > 1 else ""),
+        ("s total", lambda r: number(r.get("seconds_total"), 1.0)),
+        ("s/round", lambda r: number(r.get("seconds_per_round"), 1.0)),
+        ("CPU s/task", lambda r: number(r.get("cpu_s"), 1.0)),
+        ("MB peak", lambda r: number(r.get("rss_peak_bytes"), MB)),
+        ("MB above start", lambda r: number(r.get("rss_peak_delta_bytes"), MB)),
+        ("kB up", lambda r: number(r.get("bytes_up"), 1e3)),
+        ("kB down", lambda r: number(r.get("bytes_down"), 1e3)),
+        ("", lambda r: str(r.get("note", ""))),
+    ]
+    filled = [(title, [cell(row) for row in table]) for title, cell in wanted]
+    return [(title, cells) for title, cells in filled if any(cells)]
+
+
+def percentage(row: Row, name: str) -> str:
+    """An accuracy in per cent, with the standard deviation over seeds when there are several."""
+    value, spread = row.get(name), row.get(f"{name}_std")
+    if value is None:
+        return ""
+    return f"{100 * value:.2f}" + (f" ± {100 * spread:.2f}" if spread is not None else "")
+
+
+def number(value: float | None, unit: float) -> str:
+    if value is None:
+        return ""
+    scaled = value / unit
+    return f"{scaled:.0f}" if abs(scaled) >= 100 else f"{scaled:.1f}" if abs(scaled) >= 1 else f"{scaled:.2g}"
+
+
+def markdown(table: Sequence[Row]) -> str:
+    shown = columns(table)
+    if not shown:
+        return "(no runs)\n"
+    lines = [[title or "note" for title, _ in shown], ["---" if i == 0 else "---:" for i in range(len(shown))]]
+    lines += [[_escaped(cells[i]) for _, cells in shown] for i in range(len(table))]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def for_terminal(table: Sequence[Row], title: str) -> Table:
+    shown = columns(table)
+    grid = Table(title=title, caption="medians over tasks; accuracy in per cent, of the last round, on test data")
+    for i, (name, _) in enumerate(shown):
+        grid.add_column(name, justify="left" if i == 0 or not name else "right")
+    for i in range(len(table)):
+        grid.add_row(*(cells[i] for _, cells in shown))
+    return grid
+
+
+def _escaped(text: str) -> str:
+    return re.sub(r"([|\n])", lambda m: "\\|" if m.group() == "|" else " ", text)
