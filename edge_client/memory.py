@@ -1,0 +1,141 @@
+"""What each agent keeps from step to step, and the rule by which a new Memory takes the place of the old one.
+
+A finished task commits its Reply and its new Memory together, as `pending`, by one rename. The earlier Memory stays
+as `held` until the outcome is known. Every offer names the last step of this agent that was merged, and by it the
+pending Memory is promoted or dropped; purely local methods keep it whatever became of the reply.
+"""
+
+import hashlib
+import logging
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TypeVar
+from urllib.parse import quote
+
+from google.protobuf.message import Message
+
+from common import pb
+from common.files import fsync_folder, replace, write_durably
+
+log = logging.getLogger(__name__)
+
+NONE = -1  # the step of an agent that holds no memory
+LONGEST_NAME = 200  # of a folder: file systems end at 255 bytes
+M = TypeVar("M", bound=Message)
+
+
+class Memories:
+    """Of all agents and runs, in one folder. Calls for one agent come from one thread at a time."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._lock = threading.Lock()
+        self._known: dict[Path, Message | None] = {}
+
+    def held(self, run: str, agent: str) -> pb.HeldMemory | None:
+        return self._read(self._place(run, agent) / "held", pb.HeldMemory)
+
+    def pending(self, run: str, agent: str) -> pb.Pending | None:
+        return self._read(self._place(run, agent) / "pending", pb.Pending)
+
+    def held_step(self, run: str, agent: str) -> int:
+        held = self.held(run, agent)
+        return NONE if held is None else held.step
+
+    def commit(self, pending: pb.Pending) -> None:
+        """Reply and Memory of one task, durable when this returns."""
+        key = pending.reply.key
+        self._write(self._place(key.run, key.agent) / "pending", pending)
+
+    def settle(self, offer: pb.Offer, *, keep_refused: bool) -> None:
+        """Promote or drop what is pending, by what the offer says of the outcome.
+
+        What the server has never merged (it knows no step that late) belongs to another life of the run and goes.
+        """
+        run, agent = offer.key.run, offer.key.agent
+        pending = self.pending(run, agent)
+        if pending is not None:
+            step = pending.reply.key.step
+            if step == offer.merged_step:
+                self._promote(run, agent, pending, step)
+            elif step > offer.key.step:
+                self._drop(run, agent, "pending")
+            elif step < offer.merged_step or (step < offer.key.step and offer.key.kind == pb.WORK):
+                self._refused(run, agent, pending, keep_refused)
+        if self.held_step(run, agent) > offer.merged_step:
+            self._drop(run, agent, "held")
+
+    def refused(self, run: str, agent: str, *, keep_refused: bool) -> None:
+        """The server has refused the pending reply, or it came too late."""
+        pending = self.pending(run, agent)
+        if pending is not None:
+            self._refused(run, agent, pending, keep_refused)
+
+    def drop_pending(self, run: str, agent: str) -> None:
+        self._drop(run, agent, "pending")
+
+    def records(self) -> Iterator[pb.Record]:
+        """Every record that is kept: what it names must stay in Blobs."""
+        for place in self._folder.glob("*/*"):
+            held = self._read(place / "held", pb.HeldMemory)
+            pending = self._read(place / "pending", pb.Pending)
+            if held is not None:
+                yield held.memory
+            if pending is not None:
+                yield pending.memory
+                yield pending.reply.record
+
+    def _refused(self, run: str, agent: str, pending: pb.Pending, keep_refused: bool) -> None:
+        if keep_refused:  # under the step that the server knows: it counts merged ones only
+            self._promote(run, agent, pending, self.held_step(run, agent))
+        else:
+            self._drop(run, agent, "pending")
+
+    def _promote(self, run: str, agent: str, pending: pb.Pending, step: int) -> None:
+        place = self._place(run, agent)
+        self._write(place / "held", pb.HeldMemory(step=step, memory=pending.memory))
+        self._drop(run, agent, "pending")  # a crash before this promotes the same again
+
+    def _place(self, run: str, agent: str) -> Path:
+        return self._folder / _segment(run) / _segment(agent)
+
+    def _read(self, path: Path, kind: type[M]) -> M | None:
+        with self._lock:
+            if path not in self._known:
+                self._known[path] = _parsed(path, kind)
+            known = self._known[path]
+        return known if isinstance(known, kind) else None
+
+    def _write(self, path: Path, message: Message) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with self._lock:
+            write_durably(path, [message.SerializeToString(deterministic=True)])
+            self._known[path] = message
+
+    def _drop(self, run: str, agent: str, name: str) -> None:
+        path = self._place(run, agent) / name
+        with self._lock:
+            if path.exists():
+                path.unlink()
+                fsync_folder(path.parent)
+            self._known[path] = None
+
+
+def _segment(name: str) -> str:
+    """The name as one folder: quoted, never one that the file system reads as itself or its parent, never too long."""
+    quoted = quote(name, safe="").replace(".", "%2E")
+    return quoted if len(quoted) <= LONGEST_NAME else hashlib.sha256(name.encode()).hexdigest()
+
+
+def _parsed(path: Path, kind: type[M]) -> M | None:
+    """The message there; a damaged file is put aside, and the server hears that this memory is missing."""
+    try:
+        return kind.FromString(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except pb.DecodeError:
+        aside = path.with_name(f"{path.name}.damaged")
+        replace(path, aside)
+        log.error("memory_damaged file=%s kept_as=%s", path, aside)
+        return None

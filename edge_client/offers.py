@@ -1,0 +1,105 @@
+"""Offers in hand: first in, first out, one task at a time per agent."""
+
+import threading
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from common import pb
+
+
+class Key(NamedTuple):
+    """`pb.TaskKey` as a value that can be compared and hashed."""
+
+    run: str
+    step: int
+    agent: str
+    kind: "pb.TaskKind"
+
+    @classmethod
+    def of(cls, message: pb.TaskKey) -> "Key":
+        return cls(message.run, message.step, message.agent, message.kind)
+
+    def message(self) -> pb.TaskKey:
+        return pb.TaskKey(run=self.run, step=self.step, agent=self.agent, kind=self.kind)
+
+    def __str__(self) -> str:
+        return f"run={self.run} step={self.step} agent={self.agent} kind={pb.TaskKind.Name(self.kind).lower()}"
+
+
+@dataclass
+class InHand:
+    """An offer from its arrival to its receipt."""
+
+    offer: pb.Offer
+    offer_bytes: int = 0  # on the wire
+    withdrawn: threading.Event = field(default_factory=threading.Event)
+    is_cancellable: bool = False
+    is_submitting: bool = False
+
+    @property
+    def key(self) -> Key:
+        return Key.of(self.offer.key)
+
+
+class Offers:
+    """Thread-safe; `take` waits without polling."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._waiting: list[InHand] = []
+        self._running: list[InHand] = []
+        self._is_closed = False
+
+    def put(self, offer: pb.Offer, offer_bytes: int = 0) -> None:
+        """Enter an offer. Offered again while it waits, the newer one takes its place; while it runs, it runs on."""
+        key = Key.of(offer.key)
+        with self._changed:
+            if self._is_closed or any(task.key == key and not task.withdrawn.is_set() for task in self._running):
+                return
+            for task in self._waiting:
+                if task.key == key:
+                    task.offer, task.offer_bytes = offer, offer_bytes
+                    return
+            self._waiting.append(InHand(offer, offer_bytes))
+            self._changed.notify_all()
+
+    def take(self) -> InHand | None:
+        """The first offer whose agent is free, when there is one; None once closed. `done` must follow."""
+        with self._changed:
+            while not self._is_closed:
+                busy = {task.key.agent for task in self._running}
+                for task in self._waiting:
+                    if task.key.agent not in busy:
+                        self._waiting.remove(task)
+                        self._running.append(task)
+                        return task
+                self._changed.wait()
+            return None
+
+    def done(self, task: InHand) -> None:
+        with self._changed:
+            self._running.remove(task)
+            self._changed.notify_all()
+
+    def withdraw(self, key: Key) -> InHand | None:
+        """Forget an offer that waits; one that runs is marked and given back."""
+        with self._changed:
+            self._waiting = [task for task in self._waiting if task.key != key]
+            for task in self._running:
+                if task.key == key:
+                    task.withdrawn.set()
+                    return task
+        return None
+
+    def all(self) -> list[pb.Offer]:
+        """Every offer in hand: its payloads must stay."""
+        with self._changed:
+            return [task.offer for task in (*self._running, *self._waiting)]
+
+    def close(self, grace_s: float) -> list[Key]:
+        """No more tasks; waits that long for replies on their way, then gives the keys of all that was not done."""
+        with self._changed:
+            self._is_closed = True
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: not any(task.is_submitting for task in self._running), grace_s)
+            return [task.key for task in (*self._running, *self._waiting)]
