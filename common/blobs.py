@@ -21,7 +21,7 @@ from common.payloads import Blob, Encoding, Mask, Origin
 from common.receiver import Receiver
 from common.wire import canonical
 from common.wire.canonical import Expert, Sendable
-from common.wire.limits import OWN, PART_BYTES, Limits
+from common.wire.limits import OWN, PART_BYTES, PEER, Limits
 from common.wire.parts import parts
 
 _MAPPED_FROM = 64 * 1024  # smaller files are read: a map holds a file descriptor for as long as its arrays live
@@ -95,7 +95,7 @@ class Blobs:
         """Serialised Parts of a payload from an offset of its canonical bytes on."""
         yield from parts(self._opened(sha256), offset, part_bytes, sha256=sha256)
 
-    def receive(self, ref: pb.PayloadRef, *, limits: Limits = OWN, where: str = "", owner: str = "") -> "Receiver":
+    def receive(self, ref: pb.PayloadRef, *, limits: Limits = PEER, where: str = "", owner: str = "") -> Receiver:
         """Take a payload in, going on where an earlier transfer of the same owner ended.
 
         A newer transfer of one owner takes over from an older one, whose connection must have died; transfers of

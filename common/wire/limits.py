@@ -26,4 +26,6 @@ class Limits:
     allow_non_finite: bool = False  # NaN and Inf: the run's [wire] non_finite
 
 
-OWN = Limits(allow_non_finite=True)  # for what this program wrote itself
+PEER = Limits()
+# For what this program wrote itself: a State may keep a payload for each of very many agents.
+OWN = Limits(payload_bytes=1 << 40, record_bytes=1 << 50, n_payloads=1 << 24, n_items=1 << 24, allow_non_finite=True)

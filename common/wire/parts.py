@@ -32,11 +32,12 @@ def parts(
         RemoteFault: if the peer asks to resume where no slice can start.
     """
     view = memoryview(buffer).toreadonly()
-    found = layout(view, limits=OWN)
+    try:
+        found = layout(view, limits=OWN)
+    except RemoteFault as error:
+        raise LocalFault(f"payload to send is damaged: {error}") from error
     if len(view) != found.size:
-        raise LocalFault(
-            f"payload to send is damaged: expected {found.size} bytes as its structure says, got {len(view)}"
-        )
+        raise LocalFault(f"payload to send is damaged: expected {found.size} bytes, got {len(view)}")
     if offset and not (offset % ALIGN == 0 and len(found.head) <= offset <= found.size):
         expected = f"0, or a multiple of {ALIGN} from {len(found.head)} to {found.size}"
         raise refused("", "offset at which a transfer goes on", expected, offset)
