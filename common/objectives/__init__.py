@@ -4,6 +4,7 @@ An objective's file has
 
     Options                                   frozen dataclass; every field has a default
     LABELS: bool                              whether every sample must have a label
+    RANDOM: bool                              whether `views` draws from `noise`, which is None otherwise
     views(x, noise, options) -> (x, …)        what the net sees of a batch (n, channels, height, width), one or more
                                               tensors of n rows; random ones draw from the torch.Generator `noise`
     loss(seen, options) -> scalar             mean over the batch

@@ -8,6 +8,7 @@ from torch.nn import functional as F
 from common.objectives import Seen
 
 LABELS = True
+RANDOM = False
 
 
 @dataclass(frozen=True)

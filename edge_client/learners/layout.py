@@ -1,7 +1,7 @@
 """All param tensors of a model in one flat vector, so that an optimiser step is a few operations, not a few each."""
 
 from collections.abc import Iterable, Mapping
-from itertools import accumulate
+from itertools import accumulate, pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,7 @@ class Layout:
         self.shapes = {name: spec.shape for name, spec in specs.items() if spec.kind == "param"}
         sizes = [-(-int(np.prod(shape)) // _ALIGNED) * _ALIGNED for shape in self.shapes.values()]
         ends = list(accumulate(sizes, initial=0))
-        self._room = {name: slice(a, b) for name, a, b in zip(self.shapes, ends, ends[1:], strict=True)}
+        self._room = {name: slice(a, b) for name, (a, b) in zip(self.shapes, pairwise(ends), strict=True)}
         self.size = ends[-1]
 
     def place(self, name: str) -> slice:
@@ -45,7 +45,10 @@ class Layout:
     def flat(self, arrays: Mapping[str, Array]) -> Flat:
         """A new vector with these arrays in their places; zeros for tensors that are not given."""
         vector = np.zeros(self.size, np.float32)
-        for name in self.shapes:
-            if name in arrays:
-                vector[self.place(name)] = np.ravel(arrays[name])
+        self.fill(vector, arrays)
         return vector
+
+    def fill(self, vector: Flat, arrays: Mapping[str, Array]) -> None:
+        for name, shape in self.shapes.items():
+            if name in arrays:
+                np.copyto(vector[self.place(name)].reshape(shape), arrays[name])

@@ -52,7 +52,9 @@ class NumpyLearner:
         checks.terms(terms, self._terms)
         checks.labels(samples.labels, self.n_classes)
         names = checks.trainable(trainable, self._specs)
-        data = self._read(samples) if len(samples) else None
+        if not len(samples):
+            return Fitted(weights, 0.0, 0)
+        data = self._read(samples)
         flat, slopes = self._layout.flat(weights), np.zeros(self._layout.size, np.float32)
         w, g = self._layout.views(flat), self._layout.views(slopes)
         pulls = proximal.pulls(terms, self._layout, names)
@@ -60,7 +62,6 @@ class NumpyLearner:
         step = optimiser(training, self._layout.runs(names))
         scale, n_steps, last, total, seen = inputs.scaling(samples.source), 0, 0, 0.0, 0
         for epoch, which in orders.batches(len(samples), training, rng):
-            assert data is not None  # there are batches only where there are samples
             if epoch != last:
                 last, total, seen = epoch, 0.0, 0
             x, y = inputs.prepared(data[which], scale), samples.labels[which]
