@@ -24,6 +24,8 @@ from common.wire.canonical import Expert, Sendable
 from common.wire.limits import OWN, PART_BYTES, PEER, Limits
 from common.wire.parts import parts
 
+__all__ = ["Blobs", "Receiver"]
+
 _MAPPED_FROM = 64 * 1024  # smaller files are read: a map holds a file descriptor for as long as its arrays live
 
 

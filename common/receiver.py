@@ -15,9 +15,9 @@ from common.wire.parts import Assembler
 class Receiver:
     """Takes the parts of one payload into `partial`, which becomes `final` when all of it is there and verified.
 
-    `partial` outlives a lost connection and a crash; `offset` says how much of it counts. When `offset` is the size of
-    the payload from the start, there is nothing to feed, only `finish` to call. A part that breaks the contract ends
-    the transfer and deletes `partial`; one that was damaged on its way (LinkLost) leaves it.
+    `partial` outlives a lost connection and a crash; `offset` says how much of it counts. It is the size of the payload
+    only when that is here already: then there is nothing to feed, and `finish` does nothing. A part that breaks the
+    contract ends the transfer and deletes `partial`; one that was damaged on its way (LinkLost) leaves it.
     """
 
     def __init__(

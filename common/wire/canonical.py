@@ -37,7 +37,7 @@ from common.errors import LocalFault
 from common.payloads import Encoding, Origin
 from common.wire import dtypes, structure
 from common.wire.limits import OWN, Limits
-from common.wire.refusal import check_known, read, refused
+from common.wire.refusal import parse, refused
 from common.wire.structure import Expert, Sendable, Slot
 from common.wire.values import Values
 
@@ -123,10 +123,13 @@ def layout(buffer: Buffer, *, limits: Limits, where: str = "") -> Layout:
     data = bytes(view[_FIXED : _FIXED + length])
     if len(data) < length:
         raise refused(where, "structure of a payload", f"{length} bytes", len(data))
-    message = read(pb.Payload, data, where=where)
+    message = parse(pb.Payload, data, where=where)
+    kind = message.WhichOneof("kind")
+    if kind is None:
+        raise refused(where, "payload", "one of the payload types", "an empty message")
     if message.SerializeToString(deterministic=True) != data:
         raise refused(where, "structure of a payload", "its one canonical form", "another serialisation of it")
-    return layout_of(message, limits=limits, where=where)
+    return layout_of(kind, getattr(message, kind), limits=limits, where=where)
 
 
 def check_ref(ref: Any, *, limits: Limits, where: str) -> None:
@@ -151,10 +154,10 @@ def structure_bytes(view: memoryview, *, limits: Limits, where: str) -> int:
     return length
 
 
-def layout_of(message: Any, *, limits: Limits, where: str) -> Layout:
-    """Check a pb.Payload and lay its arrays out."""
-    check_known(message, where=where)
-    slots = structure.slots(message, limits=limits, where=where)
+def layout_of(kind: str, body: Any, *, limits: Limits, where: str) -> Layout:
+    """Check a structure message, which has no unknown fields, and lay its arrays out."""
+    slots = structure.slots(kind, body, limits=limits, where=where)
+    message = pb.Payload(**{kind: body})
     head = _head(message)
     starts, end = [], len(head)
     for slot in slots:

@@ -77,8 +77,8 @@ class Assembler:
         check_ref(ref, limits=limits, where=where)
         if len(held):
             self._take_up(memoryview(held))
-        self.resumed = self.offset > 0
-        self._ended = self.offset == ref.size
+        self._resumed = self.offset > 0
+        self._ended = False
 
     def feed(self, part: bytes) -> bytes:
         """The bytes to append at `offset`, which moves on by their number.
@@ -112,7 +112,7 @@ class Assembler:
             raise refused(self._where, "payload", f"{self._ref.size} bytes and their end", f"{self.offset} bytes")
         if self._digest.digest() != self._ref.sha256:
             fault = refused(self._where, "digest of a payload", self._ref.sha256.hex(), self._digest.hexdigest())
-            if self.resumed:  # bytes of an earlier transfer may be what is wrong, and they were ours to keep
+            if self._resumed:  # bytes of an earlier transfer may be what is wrong, and they were ours to keep
                 raise LinkLost(f"{fault}; it is sent again from its start") from fault
             raise fault
 
@@ -122,7 +122,9 @@ class Assembler:
         except RemoteFault:
             return  # cut off inside the structure, or damaged: from the start again
         offset = len(held) // ALIGN * ALIGN
-        if found.size != self._ref.size or not len(found.head) <= offset <= found.size:
+        if offset == self._ref.size:  # complete but unverified: its last bytes come again, so that its end does
+            offset -= ALIGN
+        if found.size != self._ref.size or offset < len(found.head):
             return
         self._layout = found
         self.offset = offset
@@ -138,8 +140,7 @@ class Assembler:
         if self._layout is not None:
             raise refused(self._where, "payload", "its structure once", "a second structure")
         check_known(message, where=self._where)
-        payload = pb.Payload(**{kind: getattr(message, kind)})
-        found = layout_of(payload, limits=self._limits, where=self._where)
+        found = layout_of(kind, getattr(message, kind), limits=self._limits, where=self._where)
         if len(found.head) > self._limits.structure_bytes:
             limit = f"at most {self._limits.structure_bytes} bytes"
             raise refused(self._where, "structure of a payload", limit, len(found.head))

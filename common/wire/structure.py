@@ -122,13 +122,13 @@ def _index_wire(shape: Sequence[int]) -> int:
     return wire
 
 
-def slots(message: Any, *, limits: Limits, where: str) -> tuple[Slot, ...]:
-    """The arrays that a pb.Payload announces, in order, each checked against the format's rules and the limits."""
-    kind = message.WhichOneof("kind")
-    if kind is None:
-        raise refused(where, "payload", "one of the payload types", "an empty message")
+def slots(kind: str, message: Any, *, limits: Limits, where: str) -> tuple[Slot, ...]:
+    """The arrays that a structure message announces, in order, each checked against the format and the limits.
+
+    `kind` is the message's name in the oneof of pb.Payload.
+    """
     check = _Check(limits, where)
-    found = tuple(_SLOTS[kind](getattr(message, kind), check))
+    found = tuple(_SLOTS[kind](message, check))
     if len(found) > limits.n_arrays:
         raise refused(where, f"{kind} payload", f"at most {limits.n_arrays} arrays", len(found))
     total = sum(slot.n_bytes for slot in found)
