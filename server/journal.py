@@ -30,20 +30,22 @@ CREATE TABLE runs(
 CREATE TABLE files(run TEXT, name TEXT, ref BLOB NOT NULL, PRIMARY KEY(run, name)) WITHOUT ROWID;
 -- agents that have looked at a run; position: index among those with named data; merged: last merged step
 CREATE TABLE agents(
-  run TEXT, agent TEXT, prepared BLOB, position INTEGER, declined TEXT NOT NULL DEFAULT '',
+  run TEXT, agent TEXT, prepared BLOB, position INTEGER,
   memory_step INTEGER NOT NULL DEFAULT -1, merged_step INTEGER NOT NULL DEFAULT -1, spans BLOB NOT NULL DEFAULT x'',
   PRIMARY KEY(run, agent)) WITHOUT ROWID;
 CREATE TABLE checkpoints(
   run TEXT PRIMARY KEY, step INTEGER NOT NULL, round INTEGER NOT NULL, phase INTEGER NOT NULL,
   record BLOB NOT NULL, digest BLOB NOT NULL);
+-- wanted: replies that complete the step; needed: replies without which it is missed, known when it closes
 CREATE TABLE steps(
   run TEXT, step INTEGER, round INTEGER NOT NULL, phase INTEGER NOT NULL, status TEXT NOT NULL,
-  wanted INTEGER NOT NULL, opened_at REAL NOT NULL, PRIMARY KEY(run, step)) WITHOUT ROWID;
+  wanted INTEGER NOT NULL, needed INTEGER NOT NULL DEFAULT 0, opened_at REAL NOT NULL,
+  PRIMARY KEY(run, step)) WITHOUT ROWID;
 -- the AgentInfos that plan() saw; again: what it saw of one agent when it planned for that one alone
 CREATE TABLE planned(
   run TEXT, step INTEGER, agent TEXT, info BLOB NOT NULL, again BLOB, PRIMARY KEY(run, step, agent)) WITHOUT ROWID;
 CREATE TABLE replies(
-  run TEXT, step INTEGER, agent TEXT, kind INTEGER, digest BLOB NOT NULL, header BLOB NOT NULL, left_out TEXT,
+  run TEXT, step INTEGER, agent TEXT, kind INTEGER, digest BLOB NOT NULL, header BLOB NOT NULL,
   PRIMARY KEY(run, step, agent, kind)) WITHOUT ROWID;
 CREATE TABLE closed(
   run TEXT, step INTEGER, agent TEXT, digest BLOB NOT NULL, PRIMARY KEY(run, step, agent)) WITHOUT ROWID;
@@ -162,7 +164,9 @@ class Journal:
 
     def set_status(self, run: str, status: str, reason: str = "") -> None:
         finished = time.time() if status in ("done", "stopped", "failed") else 0
-        self.write("UPDATE runs SET status = ?, reason = ?, finished_at = ? WHERE run = ?", status, reason, finished, run)
+        self.write(
+            "UPDATE runs SET status = ?, reason = ?, finished_at = ? WHERE run = ?", status, reason, finished, run
+        )
 
     # ------------------------------------------------------------------ replies
 
@@ -186,7 +190,9 @@ class Journal:
 
     def headers(self, run: str, step: int, kind: "pb.TaskKind") -> Iterator[pb.RecordHeader]:
         """Accepted replies by agent name, one at a time."""
-        names = self.rows("SELECT agent FROM replies WHERE run = ? AND step = ? AND kind = ? ORDER BY agent", run, step, kind)
+        names = self.rows(
+            "SELECT agent FROM replies WHERE run = ? AND step = ? AND kind = ? ORDER BY agent", run, step, kind
+        )
         query = "SELECT header FROM replies WHERE run = ? AND step = ? AND agent = ? AND kind = ?"
         for name in names:
             row = self.row(query, run, step, name["agent"], kind)

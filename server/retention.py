@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from common import pb
 from common.blobs import Blobs
 from common.payloads import Encoding
+from common.wire.canonical import Sendable
 from server.events import Key
 from server.journal import Journal
 
@@ -49,7 +50,7 @@ def unpin(journal: Journal, owner: str) -> None:
         db.execute("DELETE FROM pins WHERE owner = ?", (owner,))
 
 
-def put_pinned(journal: Journal, blobs: Blobs, owner: str, payload: object, encoding: Encoding) -> pb.PayloadRef:
+def put_pinned(journal: Journal, blobs: Blobs, owner: str, payload: Sendable, encoding: Encoding) -> pb.PayloadRef:
     """Write a payload, or find it there, so that no sweep takes it away."""
     while True:
         ref = blobs.put(payload, encoding)
@@ -72,7 +73,5 @@ def sweep(journal: Journal, blobs: Blobs) -> int:
         unused = [bytes(row[0]) for row in db.execute(query)]
         for sha256 in unused:
             blobs.remove(sha256)
-        db.execute(
-            "DELETE FROM candidates WHERE NOT EXISTS (SELECT 1 FROM pins WHERE pins.sha256 = candidates.sha256)"
-        )
+        db.execute("DELETE FROM candidates WHERE NOT EXISTS (SELECT 1 FROM pins WHERE pins.sha256 = candidates.sha256)")
     return len(unused)

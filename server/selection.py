@@ -13,11 +13,8 @@ def chosen(
     """The agents of this round, sorted by name; empty when fewer than `min` of them are there.
 
     All phases of a round draw the same order. Names that are not online are passed over, so that a device that is
-    gone for good costs no round its deadline; while all are online the draw depends on the seed alone.
-
-    Args:
-        names: all agents that are ready for the run.
-        online: those of them that can be offered a task now.
+    gone for good costs no round its deadline; while all are online the draw depends on the seed alone. `names` are all
+    agents that are ready for the run, `online` those of them that can be offered a task now.
     """
     order = sorted(names)
     if isinstance(agents.selection, str):
