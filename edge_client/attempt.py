@@ -1,0 +1,40 @@
+"""The outermost loop of one task: whatever it raises becomes a sentence for the server."""
+
+import logging
+
+from common.errors import ConfigError, FederationError, UnknownName
+from edge_client.job import Failed, Job, Outcome, Progress, run_job
+from edge_client.workplace import Workplace
+
+ENDED = "the task was ended before it was done"
+log = logging.getLogger(__name__)
+
+
+class Cancelled(Exception):
+    """Raised through the task by its progress call, when it is to end."""
+
+
+def attempt(job: Job, place: Workplace, progress: Progress, *, isolated: bool = False) -> Outcome:
+    """The outcome of a job, whatever happens in it."""
+    try:
+        return run_job(job, place, progress, isolated=isolated)
+    except Cancelled:
+        return Failed(ENDED)
+    except (ConfigError, UnknownName) as error:
+        return Failed(str(error), cannot=True)
+    except FederationError as error:
+        return Failed(str(error))
+    except MemoryError as error:
+        return Failed(out_of_memory(job, str(error)), cannot=True)
+    except Exception as error:
+        log.exception("task failed run=%s agent=%s", job.offer.key.run, job.offer.key.agent)
+        return Failed(f"{type(error).__name__}: {error}")
+
+
+def out_of_memory(job: Job, how: str) -> str:
+    limit = job.memory_limit_bytes
+    budget = "this device has" if limit is None else f"its limit of {limit / 1e6:.0f} MB allows"
+    return (
+        f"run {job.offer.key.run}: the task of agent {job.agent.name} needs more memory than {budget}; "
+        f"use a smaller model or batch, or a larger --memory-budget: {how or 'out of memory'}"
+    )
