@@ -55,7 +55,7 @@ def batch_norm(parameters: Mapping[str, Spec], rule: BatchNorm) -> tuple[str, ..
     if rule == "average":
         return ()
     layers = {spec.layer for spec in parameters.values() if spec.kind != "param"}
-    return tuple(name for name, spec in parameters.items() if spec.layer in layers)
+    return tuple(n for n, s in parameters.items() if s.kind != "param" or (s.layer and s.layer in layers))
 
 
 def whole(site: Site[Any], learner: Learner, parts: Iterable[Weights | None]) -> Weights:

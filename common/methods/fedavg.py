@@ -88,7 +88,8 @@ def predict(task: Task, reply: Reply | None, memory: Memory, site: Site[Any], in
     learner = site.learner()
     trained = reply.weights if reply else None
     weights = personal.whole(site, learner, [task.weights, task.first, memory.own, trained])
-    return {"model": learner.scores(weights, inputs)}
+    reading = "personal" if _kept(site.run, learner.parameters()) else "model"
+    return {reading: learner.scores(weights, inputs)}
 
 
 def result(run: RunSpec[Any], state: State) -> dict[str, Payload]:

@@ -9,7 +9,6 @@ in the agent's Memory, and a reply that the server refuses is kept.
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -74,7 +73,7 @@ def merge(run: RunSpec[Config], state: State, replies: Iterator[tuple[AgentInfo,
 
 def predict(task: Task, reply: Reply | None, memory: Memory, site: Site[Config], inputs: Samples) -> dict[str, Scores]:
     learner = site.learner()
-    return {"model": learner.scores(personal.whole(site, learner, [task.first, memory.weights]), inputs)}
+    return {"personal": learner.scores(personal.whole(site, learner, [task.first, memory.weights]), inputs)}
 
 
 def result(run: RunSpec[Config], state: State) -> dict[str, Payload]:
