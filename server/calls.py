@@ -8,10 +8,11 @@ from concurrent.futures import Executor
 from typing import NoReturn, TypeVar
 
 import grpc
+from google.protobuf.message import DecodeError
 from grpc.aio import EOF as EOF  # type: ignore[attr-defined]  # the stubs lack it
-from grpc.aio import ServicerContext
+from grpc.aio import AbortError, ServicerContext
 
-from common.errors import ConfigError, FederationError, RemoteFault, UnknownName
+from common.errors import ConfigError, FederationError, LinkLost, RemoteFault, UnknownName
 from server import identity
 from server.identity import Caller
 
@@ -48,8 +49,14 @@ async def owner_of(context: Context, agent: str) -> str:
 async def failed(context: Context, call: str, error: Exception) -> NoReturn:
     """End a call that an error has stopped: the peer's faults as such, ours as ours and logged once."""
     match error:
+        case AbortError():  # it has a status already
+            raise error
         case RemoteFault():
             await refuse(context, grpc.StatusCode.INVALID_ARGUMENT, str(error))
+        case DecodeError():
+            await refuse(context, grpc.StatusCode.INVALID_ARGUMENT, f"{call}: a message of another kind: {error}")
+        case LinkLost():
+            await refuse(context, grpc.StatusCode.UNAVAILABLE, str(error))
         case ConfigError() | UnknownName():
             await refuse(context, grpc.StatusCode.FAILED_PRECONDITION, str(error))
         case OSError(errno=errno.ENOSPC | errno.EDQUOT):

@@ -192,3 +192,22 @@ def _configuration(tls: Tls) -> grpc.ServerCertificateConfiguration:
 
 def _stamps(tls: Tls) -> tuple[int, ...]:
     return tuple(path.stat().st_mtime_ns for path in (tls.certificate, tls.key, tls.client_ca))
+
+
+def tls_from(certificate: Path | None, key: Path | None, client_ca: Path | None) -> Tls | None:
+    """All three files or none.
+
+    Raises:
+        ConfigError: some are missing.
+    """
+    given = {"--tls-cert": certificate, "--tls-key": key, "--client-ca": client_ca}
+    missing = [option for option, path in given.items() if path is None]
+    if len(missing) == len(given):
+        return None
+    if certificate is None or key is None or client_ca is None:
+        raise ConfigError(
+            f"TLS needs --tls-cert, --tls-key and --client-ca, so that both sides know each other; missing:"
+            f" {', '.join(missing)}",
+            exit_code=EXIT_IDENTITY,
+        )
+    return Tls(certificate, key, client_ca)

@@ -144,7 +144,10 @@ class Uploads:
         closing = False
         try:
             await context.write(pb.SubmitEvent(resume=pb.Resume(offsets=upload.offsets)).SerializeToString())
-            await self._pump(context, upload, place)
+            try:
+                await self._pump(context, upload, place)
+            except RemoteFault as fault:  # the receipt says the same: the same bytes would be refused again
+                log.warning("submit_refused reason=%s", fault)
             closing = True
             receipt = await in_pool(self._pool, upload.close)
         finally:

@@ -1,0 +1,131 @@
+"""fed-server itself: what is opened at the start, in which order, and how it ends with nothing lost."""
+
+import asyncio
+import json
+import logging
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from common import files, pb
+from common.blobs import Blobs
+from common.errors import EXIT_STATE, ConfigError
+from server.fleet import Fleet
+from server.front import Front, FrontOptions
+from server.intake import Intake
+from server.journal import Journal
+from server.listen import Address, Tls, check_exposed
+from server.operations import Operations, local_server
+from server.runs import Runs
+
+log = logging.getLogger(__name__)
+
+SEEN_S = 3600.0  # a host that says the same hello again is written down once an hour, not at every reconnect
+
+
+@dataclass(frozen=True)
+class ServeOptions:
+    listen: Sequence[Address]
+    state_dir: Path
+    tls: Tls | None = None
+    insecure: bool = False
+    front: FrontOptions = FrontOptions()
+    grace_s: float = 30.0
+    port_file: Path | None = None
+    as_json: bool = False
+
+
+def serve(options: ServeOptions) -> None:
+    """Run until SIGTERM or SIGINT.
+
+    Raises:
+        ConfigError: an address, a certificate or the state folder cannot be used.
+    """
+    check_exposed(options.listen, options.tls, insecure=options.insecure)
+    prepare(options.state_dir)
+    with ExitStack() as opened:
+        journal = Journal(options.state_dir)
+        opened.callback(journal.close)
+        blobs = Blobs(options.state_dir / "blobs")
+        fleet = Fleet()
+        fleet.restore((pb.Hello.FromString(hello), seen_at) for _, _, hello, seen_at in journal.hosts())
+        runs = Runs(journal, blobs, fleet)
+        opened.callback(runs.close)
+        asyncio.run(_serve(options, journal, blobs, fleet, runs))
+    log.info("stopped state_dir=%s", options.state_dir)
+
+
+async def _serve(options: ServeOptions, journal: Journal, blobs: Blobs, fleet: Fleet, runs: Runs) -> None:
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, _stop, stopping, loop)
+    intake = Intake(journal, blobs, fleet.tell)
+    front = Front(fleet, intake, blobs, remember=remember(journal), options=options.front)
+    operations = Operations(runs, fleet)
+    front.server.add_generic_rpc_handlers((operations.methods(guarded=True),))
+    taken = front.listen(options.listen, options.tls)
+    local = local_server(operations, options.state_dir)
+    await asyncio.to_thread(runs.start)
+    await front.start()
+    await local.start()
+    _announce(options, taken)
+    try:
+        await stopping.wait()
+    finally:
+        log.info("draining grace_s=%g", options.grace_s)
+        await front.drain(options.grace_s)
+        await local.stop(1.0)
+        operations.close()
+
+
+def prepare(state_dir: Path) -> None:
+    """Make the state folder, for this user only.
+
+    Raises:
+        ConfigError: it cannot be made.
+    """
+    try:
+        state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise ConfigError(
+            f"cannot use the state folder {state_dir}: {error.strerror}; choose another with --state-dir",
+            exit_code=EXIT_STATE,
+        ) from error
+
+
+def remember(journal: Journal) -> Callable[[pb.Hello], None]:
+    """Writes a host down when it is new, has changed, or was last written down an hour ago."""
+    written: dict[str, tuple[bytes, float]] = {}
+
+    def save(hello: pb.Hello) -> None:
+        data, now = hello.SerializeToString(deterministic=True), time.time()
+        before, at = written.get(hello.host, (b"", 0.0))
+        if data != before or now - at > SEEN_S:
+            journal.save_host(hello.host, hello.instance, data, now)
+            written[hello.host] = (data, now)
+
+    return save
+
+
+def _stop(stopping: asyncio.Event, loop: asyncio.AbstractEventLoop) -> None:
+    stopping.set()
+    for number in (signal.SIGTERM, signal.SIGINT):  # a second signal does not wait
+        loop.remove_signal_handler(number)
+
+
+def _announce(options: ServeOptions, taken: Sequence[Address]) -> None:
+    names = [str(address) for address in taken]
+    if options.port_file is not None:
+        files.write_at_once(options.port_file, [f"{names[0]}\n".encode()])
+    if options.as_json:
+        text = json.dumps({"listening": names[0], "addresses": names, "state_dir": str(options.state_dir)})
+    else:
+        how = "mutual TLS" if options.tls else "in the clear"
+        text = f"fed-server listens on {', '.join(names)} ({how}), state in {options.state_dir}"
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
