@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from common import files, pb
@@ -33,7 +33,7 @@ class ServeOptions:
     state_dir: Path
     tls: Tls | None = None
     insecure: bool = False
-    front: FrontOptions = FrontOptions()
+    front: FrontOptions = field(default_factory=FrontOptions)
     grace_s: float = 30.0
     port_file: Path | None = None
     as_json: bool = False
