@@ -98,7 +98,10 @@ class _Children:
             return self.run_fresh(job, progress)
         child = self._idle.get()
         try:
-            if child is None or not child.is_alive:
+            if child is not None and not child.is_alive:
+                child.end()
+                child = None
+            if child is None:
                 child = _Child(self._blobs)
             return self._run_in(child, job, progress, isolated=False)
         finally:

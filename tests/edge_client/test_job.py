@@ -8,44 +8,19 @@ from typing import Any
 import numpy as np
 import pytest
 
-from common import methods, pb, runfile, seeds
+from common import methods, pb
 from common.blobs import Blobs
 from common.errors import ConfigError
-from common.payloads import Weights
 from common.wire import records
-from edge_client.job import AgentConfig, Finished, Job, PreparedData, run_job
+from edge_client.job import Finished, Job, PreparedData, run_job
 from edge_client.workplace import Workplace
-
-CLASSES = ("cat", "dog", "owl")
-DIM = 6
-N_TRAIN, N_TEST = 40, 20
-RUN = """
-[run]
-method = "fedavg"
-rounds = 3
-seed = 7
-[model]
-name = "linear"
-input = "6"
-[optimiser]
-lr = 0.1
-epochs = 2
-batch = 8
-[evaluation]
-when = ["start", "trained", "merged", "finetuned"]
-finetune_epochs = 3
-"""
+from tests.edge_client import pets
+from tests.edge_client.pets import CLASSES, DIM, N_TEST, N_TRAIN
 
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    """Two of the three classes, that a linear model can tell apart."""
-    rng = seeds.generator(1, "test data")
-    y = np.arange(N_TRAIN + N_TEST) % 2
-    x = (rng.standard_normal((len(y), DIM)) + 6.0 * y[:, None] - 3).astype(np.float32)
-    path = tmp_path / "pets.npz"
-    np.savez(path, x=x[:N_TRAIN], y=y[:N_TRAIN], x_test=x[N_TRAIN:], y_test=y[N_TRAIN:], classes=["cat", "owl"])
-    return path
+    return pets.write_data(tmp_path / "pets.npz")
 
 
 @pytest.fixture
@@ -54,14 +29,7 @@ def place(tmp_path: Path) -> Workplace:
 
 
 def job(place: Workplace, data: Path, changes: Mapping[str, Any] | None = None, **offer: Any) -> Job:
-    file = runfile.with_overrides(runfile.parse(RUN, "test"), changes or {})
-    run = place.blobs.put(runfile.to_blob(file, "r", CLASSES if file.model.head == "run" else None))
-    weights = Weights({"classifier.weight": np.zeros((3, DIM), np.float32), "classifier.bias": np.zeros(3, np.float32)})
-    task = methods.load("fedavg").Task(weights, None)
-    record = records.encode(task, place.blobs.put)
-    key = pb.TaskKey(run="r", agent="a", kind=offer.pop("kind", pb.WORK))
-    whole = pb.Offer(key=key, run=run, round=1, phase="train", task=record, **offer)
-    return Job(whole, AgentConfig("a", data=str(data)))
+    return pets.job(place.blobs, data, changes, **offer)
 
 
 def done(job: Job, place: Workplace) -> Finished:

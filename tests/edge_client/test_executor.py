@@ -1,0 +1,189 @@
+"""Tasks in this process and in real child processes: same results; a process that dies is a sentence, not a hang."""
+
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import psutil
+import pytest
+
+from common import pb
+from common.blobs import Blobs
+from edge_client.executor import Executor, make_executor
+from edge_client.job import Failed, Finished, Job, Outcome, PreparedData, Skipped
+from tests.edge_client import pets
+
+ENDLESS = {"optimiser.epochs": 10**7}
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    return pets.write_data(tmp_path / "pets.npz")
+
+
+@pytest.fixture
+def blobs(tmp_path: Path) -> Blobs:
+    return Blobs(tmp_path / "blobs", durable=False)
+
+
+@pytest.fixture(params=[0, 1], ids=["here", "child"])
+def executor(tmp_path: Path, blobs: Blobs, request: pytest.FixtureRequest) -> Iterator[Executor]:
+    made = make_executor(tmp_path / "blobs", workers=request.param)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def child(tmp_path: Path, blobs: Blobs) -> Iterator[Executor]:
+    made = make_executor(tmp_path / "blobs", workers=1)
+    yield made
+    made.close()
+
+
+def quietly(phase: str, fraction: float) -> None:
+    pass
+
+
+def finished(outcome: Outcome) -> Finished:
+    assert isinstance(outcome, Finished), outcome
+    return outcome
+
+
+def processes() -> list[psutil.Process]:
+    return [p for p in psutil.Process().children() if "edge_client.child" in p.cmdline()]
+
+
+def kill_children(phase: str, fraction: float) -> None:
+    for process in processes():
+        process.kill()
+
+
+def test_a_job_ends_the_same_here_and_in_a_child(executor: Executor, tmp_path: Path, blobs: Blobs, data: Path) -> None:
+    told: list[str] = []
+    job = pets.job(blobs, data, moments=["start", "trained"])
+    first = finished(executor.run(job, lambda phase, fraction: told.append(phase)))
+    here = make_executor(tmp_path / "blobs")
+    again = finished(here.run(job, quietly))
+    assert first.reply == again.reply
+    assert first.memory == again.memory
+    assert [e.sums for e in first.evaluations] == [e.sums for e in again.evaluations]
+    assert told[0] == "train"
+    assert "evaluate" in told
+
+
+def test_memory_and_preparation_pass_through(executor: Executor, blobs: Blobs, data: Path) -> None:
+    job = pets.job(blobs, data)
+    memory = finished(executor.run(job, quietly)).memory
+    assert memory is not None
+    assert finished(executor.run(replace(job, memory=memory), quietly)).memory == memory
+    prepared = executor.run(pets.job(blobs, data, kind=pb.PREPARE), quietly)
+    assert isinstance(prepared, PreparedData)
+    assert (prepared.classes, prepared.data.n_train) == (pets.CLASSES, pets.N_TRAIN)
+
+
+def test_the_second_task_of_a_process_is_warm(executor: Executor, blobs: Blobs, data: Path) -> None:
+    job = pets.job(blobs, data)
+    assert [finished(executor.run(job, quietly)).report.warmup for _ in range(2)] == [True, False]
+
+
+def test_isolated_runs_get_a_process_each(executor: Executor, blobs: Blobs, data: Path) -> None:
+    job = pets.job(blobs, data, {"isolate": True})
+    plain = finished(executor.run(pets.job(blobs, data), quietly))
+    before = len(processes())
+    for _ in range(2):
+        outcome = finished(executor.run(job, quietly))
+        assert outcome.report.isolated
+        assert not outcome.report.warmup
+        assert outcome.reply == plain.reply
+    assert len(processes()) == before
+
+
+def test_what_a_task_raises_is_a_sentence(executor: Executor, blobs: Blobs, data: Path) -> None:
+    missing = pets.job(blobs, data.with_name("none.npz"))
+    outcome = executor.run(missing, quietly)
+    assert isinstance(outcome, Failed)
+    assert outcome.cannot
+    assert "none.npz do not exist; expected a folder" in outcome.reason
+    broken = pets.job(blobs, data)
+    broken.offer.task.schema = b"x"
+    outcome = executor.run(broken, quietly)
+    assert isinstance(outcome, Failed)
+    assert not outcome.cannot
+    assert "run r, round 1, agent a" in outcome.reason
+
+
+def test_a_method_that_has_nothing_to_do_skips(executor: Executor, blobs: Blobs, data: Path) -> None:
+    pets.write_data(data, n_train=0)
+    assert executor.run(pets.job(blobs, data), quietly) == Skipped("no training samples")
+
+
+def test_a_child_that_is_killed_is_reported_and_replaced(child: Executor, blobs: Blobs, data: Path) -> None:
+    outcome = child.run(pets.job(blobs, data, ENDLESS), kill_children)
+    assert isinstance(outcome, Failed)
+    assert "its process was killed, which the system does when memory runs out" in outcome.reason
+    finished(child.run(pets.job(blobs, data), quietly))
+
+
+def test_a_task_is_cancelled(executor: Executor, blobs: Blobs, data: Path) -> None:
+    def cancel(phase: str, fraction: float) -> None:
+        executor.cancel("a")
+
+    outcome = executor.run(pets.job(blobs, data), cancel)
+    assert outcome == Failed("the task was ended before it was done")
+    finished(executor.run(pets.job(blobs, data), quietly))
+
+
+def test_close_ends_a_running_child(child: Executor, blobs: Blobs, data: Path) -> None:
+    started = threading.Event()
+    found: list[Outcome] = []
+
+    def work(job: Job) -> None:
+        found.append(child.run(job, lambda phase, fraction: started.set()))
+
+    thread = threading.Thread(target=work, args=[pets.job(blobs, data, ENDLESS)])
+    thread.start()
+    assert started.wait(60)
+    child.close()
+    thread.join(60)
+    assert not thread.is_alive()
+    assert isinstance(found[0], Failed)
+    assert processes() == []
+
+
+def test_a_memory_limit_is_kept_by_the_child(child: Executor, blobs: Blobs, data: Path) -> None:
+    large = {"model.name": "mlp", "model.hidden": 1_000_000, "optimiser.batch": pets.N_TRAIN}
+    job = pets.job(blobs, data, large)
+    outcome = child.run(replace(job, memory_limit_bytes=400_000_000), quietly)
+    assert isinstance(outcome, Failed)
+    assert outcome.cannot
+    assert "needs more memory than its limit of 400 MB allows" in outcome.reason
+    finished(child.run(pets.job(blobs, data), quietly))
+
+
+def test_two_workers_work_at_once_in_two_processes(tmp_path: Path, blobs: Blobs, data: Path) -> None:
+    executor = make_executor(tmp_path / "blobs", workers=2)
+    both = threading.Barrier(2)
+    found: list[Outcome] = []
+
+    def work(name: str) -> None:
+        job = pets.job(blobs, data)
+        met = False
+
+        def meet(phase: str, fraction: float) -> None:
+            nonlocal met
+            if not met:
+                met = True
+                both.wait(60)
+
+        found.append(executor.run(replace(job, agent=replace(job.agent, name=name)), meet))
+
+    threads = [threading.Thread(target=work, args=[name]) for name in ("a", "b")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert len([finished(outcome) for outcome in found]) == 2
+    assert executor.n_tasks == len(processes()) == 2
+    executor.close()
+    assert processes() == []
