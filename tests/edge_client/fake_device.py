@@ -13,6 +13,7 @@ from common.blobs import Blobs
 from common.payloads import Blob
 from edge_client import folder as state_folder
 from edge_client.agent import Agent, Setup
+from edge_client.certificate import Tls
 from edge_client.job import AgentConfig, Finished, Job, Outcome, Progress
 from edge_client.link import Backoff, Link
 
@@ -64,6 +65,7 @@ class Device:
     server: Federation
     names: tuple[str, ...] = ("h",)
     n_tasks: int = 1
+    tls: Tls | None = None
 
     @contextlib.contextmanager
     def running(self, executor: FakeExecutor | None = None) -> Iterator[FakeExecutor]:
@@ -76,7 +78,7 @@ class Device:
                 ),
                 new_backoff=quick,
             )
-            self.agent = Agent(setup, Link(self.server.address, "h"), folder, executor)
+            self.agent = Agent(setup, Link(self.server.address, "h", self.tls), folder, executor)
             thread = threading.Thread(target=self.agent.run)
             thread.start()
             try:
