@@ -23,7 +23,7 @@ _CLEAR_REFS = Path("/proc/self/clear_refs")
 _RESET_HIGH_WATER = b"5"  # proc(5)
 
 
-@dataclass
+@dataclass(eq=False)
 class Span:
     """A metered stretch of work. `data_bytes` and `model_bytes` are set by whoever knows them."""
 

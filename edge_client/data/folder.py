@@ -117,7 +117,8 @@ def _refuse(root: Path, found: list[_Image], bad: list[Path]) -> None:
             exit_code=EXIT_DATA,
         )
     if bad:
-        logger.warning("images left out folder=%s unreadable=%d of=%d first=%s", root, len(bad), len(found), bad[0])
+        n = len(found) + len(bad)
+        logger.warning("images left out folder=%s unreadable=%d of=%d first=%s", root, len(bad), n, bad[0])
 
 
 def _folders(tree: Path) -> list[Path]:

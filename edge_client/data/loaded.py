@@ -12,7 +12,7 @@ from common.samples import Labels, Source
 from edge_client.data.agent_data import AgentData
 
 
-@dataclass
+@dataclass(eq=False)
 class Touched:
     """The samples that a stretch of work used, whether it or an earlier one loaded them."""
 
