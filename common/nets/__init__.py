@@ -1,7 +1,9 @@
 """Torch models, one file each, found by name; files that begin with an underscore are shared parts.
 
 A net's file has `Options`, a frozen dataclass whose every field has a default (among them `input`), and
-`build(options, n_classes) -> nn.Module`. The module takes (n, channels, height, width) float32 and has
+`build(options, n_classes) -> nn.Module`. A net of images has the option `channels_last`: whether the CPU works in that
+memory layout, which took 10 to 30 % off a training step of each net here (one thread, AVX-512), and rounds otherwise.
+The module takes (n, channels, height, width) float32 and has
 
     features(x) -> (n, dim)       the layer that is called "embedding"
     dim: int                      its size

@@ -14,6 +14,7 @@ from common.nets._head import head
 class Options:
     input: str = "32x32x3"
     stem: str = "small"  # "small": 3x3 convolution, stride 1, no pool, for images below about 100 pixels; "large": 7x7
+    channels_last: bool = True
 
 
 class ResNet(nn.Module):

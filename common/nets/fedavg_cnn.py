@@ -18,6 +18,7 @@ from common.nets._head import head
 class Options:
     input: str = "28x28x1"
     hidden: int = 512
+    channels_last: bool = True
 
 
 class FedAvgCNN(nn.Module):

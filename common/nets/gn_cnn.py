@@ -21,6 +21,7 @@ class Options:
     input: str = "32x32x3"
     width: int = 32
     blocks: int = 0  # 0: as many as bring the map to 4 pixels or fewer, from 1 to 4: 3 at 32 pixels, 4 at 64
+    channels_last: bool = True
 
 
 class Block(nn.Module):

@@ -5,8 +5,9 @@ An objective's file has
     Options                                   frozen dataclass; every field has a default
     LABELS: bool                              whether every sample must have a label
     RANDOM: bool                              whether `views` draws from `noise`, which is None otherwise
-    views(x, noise, options) -> (x, …)        what the net sees of a batch (n, channels, height, width), one or more
-                                              tensors of n rows; random ones draw from the torch.Generator `noise`
+    views(x, noise, options) -> (x, …)        what the net sees of a batch (n, channels, height, width) of pixels in
+                                              [0, 1], one or more tensors of n rows; the learner applies the data set's
+                                              mean and std to them afterwards. Random ones draw from `noise`
     loss(seen, options) -> scalar             mean over the batch
     build(dim, options) -> nn.Module          optional: tensors of its own (a projection head), part "objective"
 

@@ -21,9 +21,12 @@ class Prepare:
     In two halves, because an objective's views are of pixels in [0, 1]: `pixels`, then `normalised`.
     """
 
-    def __init__(self, scale: tuple[Flat, Flat] | None, *, flattens: bool, device: torch.device) -> None:
+    def __init__(
+        self, scale: tuple[Flat, Flat] | None, *, flattens: bool, channels_last: bool, device: torch.device
+    ) -> None:
         self._scale = None if scale is None else [torch.from_numpy(p).view(-1, 1, 1).to(device) for p in scale]
         self._flattens = flattens
+        self._channels_last = channels_last and device.type == "cpu"
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         return self.normalised(self.pixels(x), x.dtype)
@@ -33,12 +36,17 @@ class Prepare:
         values = x.float()
         if x.dtype == torch.uint8:
             values = values.div_(255)
-        return values.permute(0, 3, 1, 2).contiguous() if values.dim() == 4 else values
+        if values.dim() != 4:
+            return values
+        values = values.permute(0, 3, 1, 2)
+        if self._channels_last:
+            return values.contiguous(memory_format=torch.channels_last)
+        return values.clone(memory_format=torch.contiguous_format)  # contiguous() keeps odd strides of one channel
 
     def normalised(self, pixels: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-        """What the net takes, of samples that came as `dtype`. Writes into what it is given."""
+        """What the net takes, of samples that came as `dtype`."""
         if self._scale is not None and dtype == torch.uint8:
-            pixels = pixels.sub_(self._scale[0]).div_(self._scale[1])
+            pixels = pixels.sub(self._scale[0]).div_(self._scale[1])
         if not self._flattens:
             return pixels
         return (pixels.permute(0, 2, 3, 1) if pixels.dim() == 4 else pixels).flatten(1)

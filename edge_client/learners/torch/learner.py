@@ -12,7 +12,7 @@ from common import models, objectives
 from common.errors import LocalFault
 from common.method import Fitted, ModelSpec, Scalar, Scores, Spec, Term, Training
 from common.payloads import Weights
-from common.samples import Samples
+from common.samples import Labels, Samples
 from edge_client.learners import checks, inputs, orders, proximal
 from edge_client.learners.torch.inputs import Prepare, tensor
 from edge_client.learners.torch.network import Network
@@ -38,6 +38,7 @@ class TorchLearner:
         self._model = models.load(model, n_classes, objective=objective, objective_options=objective_options)
         self._shape = models.shape_of(models.options_of(model).input)
         self._flattens = models.is_dense(model.name)
+        self._channels_last = self._flattens or bool(models.options_of(model).channels_last)
         self._terms = terms
         self._network = Network(model, n_classes, objective, objective_options, device)
 
@@ -102,7 +103,7 @@ class TorchLearner:
             if epoch != last:
                 last, seen, total = epoch, 0, torch.zeros_like(total)
             places = torch.from_numpy(which).to(network.device)
-            shown = network.see(objective.views(prepare(data[places]), noise), labels[places])
+            shown = network.see(objective.views(prepare, data[places], noise), labels[places])
             loss = objective.loss(shown)
             total += loss.detach() * len(which)
             for strength, term in extra:
@@ -133,12 +134,13 @@ class TorchLearner:
         self._load(weights)
         network = self._network
         noise = torch.Generator(network.device).manual_seed(0) if used.random else None
+        prepare = self._prepare(samples)
         with deterministic(network.device):
             network.want_gradients(network.layout.shapes)
             try:
                 for x, y in self._batches(samples):
                     used.check(y, self.n_classes)
-                    shown = network.see(used.views(x, noise), torch.from_numpy(np.array(y)).to(network.device))
+                    shown = network.see(used.views(prepare, x, noise), torch.from_numpy(np.array(y)).to(network.device))
                     (used.loss(shown) * (len(y) / len(samples))).backward()  # type: ignore[no-untyped-call]  # torch
                 return Weights(network.gradients())
             finally:
@@ -156,7 +158,8 @@ class TorchLearner:
 
     def _prepare(self, samples: Samples) -> Prepare:
         scale = inputs.scaling(samples.source)
-        return Prepare(scale, flattens=self._flattens, device=self._network.device)
+        device = self._network.device
+        return Prepare(scale, flattens=self._flattens, channels_last=self._channels_last, device=device)
 
     def _read(self, samples: Samples, objective: "_Objective") -> tuple[torch.Tensor, torch.Tensor]:
         objective.check(samples.labels, self.n_classes)
@@ -164,20 +167,18 @@ class TorchLearner:
         checks.batch(data, self._shape, self._model.spec.name, flattens=self._flattens)
         return tensor(data, self._network.device), torch.from_numpy(np.array(samples.labels)).to(self._network.device)
 
-    def _batches(self, samples: Samples) -> Iterator[tuple[torch.Tensor, Any]]:
-        prepare = self._prepare(samples)
+    def _batches(self, samples: Samples) -> Iterator[tuple[torch.Tensor, Labels]]:
         for x, y in samples.batches(checks.rows(samples)):
             checks.batch(x, self._shape, self._model.spec.name, flattens=self._flattens)
-            yield prepare(tensor(x, self._network.device)), y
+            yield tensor(x, self._network.device), y
 
     @torch.no_grad()
     def _each(self, samples: Samples, f: Callable[[torch.Tensor], torch.Tensor]) -> Scores:
+        prepare = self._prepare(samples)
         with deterministic(self._network.device):
-            if not len(samples):  # a row that is not there still has a width
-                return _array(f(self._prepare(samples)(torch.zeros((1, *self._shape), device=self._network.device))))[
-                    :0
-                ]
-            return np.concatenate([_array(f(x)) for x, _ in self._batches(samples)])
+            if not len(samples):  # rows that are not there still have a width
+                return _array(f(prepare(torch.zeros((1, *self._shape), device=self._network.device))))[:0]
+            return np.concatenate([_array(f(prepare(x))) for x, _ in self._batches(samples)])
 
 
 class _Objective:
@@ -188,13 +189,14 @@ class _Objective:
         self._options = options
         self.random: bool = module.RANDOM
 
-    def views(self, x: torch.Tensor, noise: torch.Generator | None) -> tuple[torch.Tensor, ...]:
-        return cast(tuple[torch.Tensor, ...], self._module.views(x, noise, self._options))
+    def views(self, prepare: Prepare, x: torch.Tensor, noise: torch.Generator | None) -> tuple[torch.Tensor, ...]:
+        seen: tuple[torch.Tensor, ...] = self._module.views(prepare.pixels(x), noise, self._options)
+        return tuple(prepare.normalised(view, x.dtype) for view in seen)
 
     def loss(self, seen: objectives.Seen) -> torch.Tensor:
         return cast(torch.Tensor, self._module.loss(seen, self._options))
 
-    def check(self, labels: Any, n_classes: int) -> None:
+    def check(self, labels: Labels, n_classes: int) -> None:
         if self._module.LABELS:
             checks.labels(labels, n_classes)
 

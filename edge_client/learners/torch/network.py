@@ -11,7 +11,7 @@ from common.method import ModelSpec, Scalar
 from common.nets import _describe
 from common.objectives import Seen
 from common.payloads import Array, Weights
-from edge_client.learners.layout import Layout
+from edge_client.learners.layout import Flat, Layout
 
 
 class Network:
@@ -108,7 +108,7 @@ class Network:
             handle.remove()
         return caught[-1].flatten(1)
 
-    def _host(self) -> np.ndarray:  # type: ignore[type-arg]
+    def _host(self) -> Flat:
         if self.device.type == "cpu":
             return self.flat.numpy()
         self._host_copy = np.zeros(self.layout.size, np.float32)
