@@ -93,6 +93,10 @@ class Blobs:
             raise LocalFault(f"{self.path(ref.sha256)} is damaged: expected {ref.size} bytes, got {len(buffer)}")
         return canonical.decode(buffer, sha256=ref.sha256, limits=limits, where=where)
 
+    def verify(self, ref: pb.PayloadRef, *, limits: Limits, where: str = "") -> None:
+        """Hold a payload that came under other limits against these, every number of it."""
+        canonical.verify(self._opened(ref.sha256), limits=limits, where=where)
+
     def parts(self, sha256: bytes, offset: int = 0, part_bytes: int = PART_BYTES) -> Iterator[bytes]:
         """Serialised Parts of a payload from an offset of its canonical bytes on."""
         yield from parts(self._opened(sha256), offset, part_bytes, sha256=sha256)

@@ -129,7 +129,10 @@ def layout(buffer: Buffer, *, limits: Limits, where: str = "") -> Layout:
         raise refused(where, "payload", "one of the payload types", "an empty message")
     if message.SerializeToString(deterministic=True) != data:
         raise refused(where, "structure of a payload", "its one canonical form", "another serialisation of it")
-    return layout_of(kind, getattr(message, kind), limits=limits, where=where)
+    found = layout_of(kind, getattr(message, kind), limits=limits, where=where)
+    if view[: len(found.head)] != found.head[: len(view)]:
+        raise refused(where, "bytes after the structure", "zeros", "other bytes")
+    return found
 
 
 def check_ref(ref: Any, *, limits: Limits, where: str) -> None:

@@ -156,7 +156,7 @@ class _Check:
         self.refuse(len(described) <= limit, f"{what}s", f"at most {limit}", len(described))
         seen: set[str] = set()
         for item in described:
-            self.name(item.name, f"name of a {what}")
+            self.name(item.name, f"{what} name")
             self.refuse(item.name not in seen, f"{what} {item.name!r}", "each name once", "it again")
             seen.add(item.name)
 
