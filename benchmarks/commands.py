@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import os
 import socket
 import sys
 import tomllib
@@ -23,7 +22,7 @@ from common import methods, pb, runfile
 from common.errors import EXIT_IDENTITY, EXIT_RUN, ConfigError, FederationError
 from common.method import ModelSpec
 from common.runfile import Row, RunFile
-from edge_client import learners
+from edge_client import device, learners
 
 OWN_PROCESS = 8  # up to so many agents get a process each; more share one process per core
 EXTERNAL_JOIN_S = 24 * 3600.0
@@ -51,7 +50,7 @@ class Devices:
     def n_processes(self, n_agents: int) -> int:
         if self.processes is not None:
             return min(self.processes, n_agents)
-        return n_agents if n_agents <= OWN_PROCESS else len(os.sched_getaffinity(0))
+        return n_agents if n_agents <= OWN_PROCESS else device.facts().cores
 
 
 def quickstart(output: Output, *, everything: bool) -> int:
@@ -146,7 +145,7 @@ def _announce(console: Console, able: list[Chain], todo: list[Chain], found: Res
     console.print(f"{runs} runs{finished}")
     if left and not devices.external:
         n_processes = devices.n_processes(experiment.n_agents(todo[0][0].file))
-        at_once = min(n_processes, len(os.sched_getaffinity(0)))
+        at_once = min(n_processes, device.facts().cores)
         console.print(f"estimated time: {estimate.text(estimate.seconds(todo, found, at_once))}")
 
 

@@ -20,15 +20,17 @@ from pathlib import Path
 import grpc
 
 from common import pb
-from common.errors import EXIT_ADDRESS, ConfigError, LinkLost, LocalFault
+from common.errors import ConfigError, LinkLost, LocalFault
 from proto import federation_pb2_grpc as rpc
+from server.operations import SOCKET, SOCKET_PATH_BYTES
 
+LARGE_MESSAGES = (("grpc.max_receive_message_length", 1 << 30), ("grpc.max_send_message_length", 1 << 30))
 JOIN_S = 120.0  # a small board loads its libraries slowly; nobody waits longer for a process on one machine
 STOP_S = 15.0
 LOG_LINES = 12
 # One thread each, or the processes of a fleet fight over the cores and no timing means anything.
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-SOCKET_PATH_LIMIT = 100  # bytes that fit into a Unix socket's address, less a little
+SERVER, AGENT = ("-m", "server"), ("-m", "edge_client")
 
 
 @dataclass
@@ -93,18 +95,23 @@ class Federation:
 
 
 @contextlib.contextmanager
-def server(logs: Path, *, listen: str = "", flags: tuple[str, ...] = ("--insecure",)) -> Iterator[Federation]:
+def server(
+    logs: Path,
+    *,
+    listen: str = "",
+    flags: tuple[str, ...] = ("--insecure",),
+    program: tuple[str, ...] = SERVER,
+) -> Iterator[Federation]:
     """A fed-server process with a fresh state folder, ready to be joined; it is ended on leaving."""
     logs.mkdir(parents=True, exist_ok=True)
-    address = listen or f"127.0.0.1:{free_port()}"
     with contextlib.ExitStack() as stack:
         state = stack.enter_context(_state_folder(logs))
-        command = ["-m", "server", "serve", "--listen", address, "--state-dir", str(state), *flags]
-        process = stack.enter_context(started("fed-server", command, logs))
-        channel = stack.enter_context(grpc.insecure_channel(f"unix:{state / 'operations.sock'}"))
-        federation = Federation(address, state, rpc.OperationsStub(channel), process)
-        _wait_until_it_serves(federation)
-        yield federation
+        port_file = state / "address"
+        command = [*program, "serve", "--listen", listen or "127.0.0.1:0", "--state-dir", str(state)]
+        process = stack.enter_context(started("fed-server", [*command, "--port-file", str(port_file), *flags], logs))
+        address = _announced(process, port_file)
+        channel = stack.enter_context(grpc.insecure_channel(f"unix:{state / SOCKET}", options=LARGE_MESSAGES))
+        yield Federation(address, state, rpc.OperationsStub(channel), process)
 
 
 @contextlib.contextmanager
@@ -115,14 +122,15 @@ def agents(
     *,
     n_processes: int,
     flags: tuple[str, ...] = ("--data", "named"),
+    program: tuple[str, ...] = AGENT,
 ) -> Iterator[None]:
     """So many agents, joined: one process each, or one host whose resident children carry many."""
     before = len(federation.online())
     with contextlib.ExitStack() as stack:
         for i, extra in enumerate(_shares(n_agents, n_processes)):
             name = f"agent-{i:02d}"
-            command = ["-m", "edge_client", "--server", federation.address, "--name", name, *flags, *extra]
-            command += ["--state-dir", str(federation.state / "agents" / name), "--insecure"]
+            command = [*program, "--server", federation.address, "--name", name, *flags, *extra]
+            command += ["--state-dir", str(federation.state / "agents" / name)]
             federation.agents.append(stack.enter_context(started(name, command, logs)))
         federation.wait_for(before + n_agents)
         try:
@@ -187,27 +195,24 @@ def _tell_to_stop(processes: list[Process]) -> None:
             process.popen.send_signal(signal.SIGTERM)
 
 
-def _wait_until_it_serves(federation: Federation) -> None:
+def _announced(process: Process, port_file: Path) -> str:
+    """The address that the server has taken, once it serves."""
     end = time.monotonic() + JOIN_S
-    while True:
-        if federation.server.popen.poll() is not None:
-            told = federation.server.last_lines()
-            raise ConfigError(f"fed-server did not start:\n{told}", exit_code=EXIT_ADDRESS)
-        try:
-            federation.operations.ListRuns(pb.ListRunsRequest(), timeout=1.0)
-            return
-        except grpc.RpcError as error:
-            if time.monotonic() > end:
-                told = federation.server.last_lines()
-                raise LinkLost(f"fed-server does not answer after {JOIN_S:.0f} s ({error})\n{told}") from error
-            time.sleep(0.05)
+    while not port_file.exists():
+        code = process.popen.poll()
+        if code is not None:
+            raise ConfigError(f"fed-server did not start:\n{process.last_lines()}", exit_code=code)
+        if time.monotonic() > end:
+            raise LinkLost(f"fed-server does not serve after {JOIN_S:.0f} s\n{process.last_lines()}")
+        time.sleep(0.02)
+    return port_file.read_text().strip()
 
 
 @contextlib.contextmanager
 def _state_folder(logs: Path) -> Iterator[Path]:
     """Beside the results, on the disk that they are measured on; elsewhere when a socket's path would be too long."""
     beside = (logs / "state").resolve()
-    short = len(os.fsencode(beside / "operations.sock")) < SOCKET_PATH_LIMIT
+    short = len(os.fsencode(beside / SOCKET)) <= SOCKET_PATH_BYTES
     folder = beside if short else Path(tempfile.mkdtemp(prefix="edgefed-"))
     if short:
         shutil.rmtree(folder, ignore_errors=True)

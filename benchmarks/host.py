@@ -1,12 +1,12 @@
 """What a result was made with: commit, versions, machine."""
 
-import os
 import platform
 import subprocess
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
-import psutil
+from edge_client import device
 
 SOURCE = Path(__file__).resolve().parent.parent
 DISTRIBUTIONS = ("edgefed", "numpy", "grpcio", "protobuf", "torch", "torchvision", "onnxruntime", "scikit-learn")
@@ -33,24 +33,9 @@ def versions() -> dict[str, str]:
     return found
 
 
-def facts() -> dict[str, str | int]:
-    return {
-        "system": platform.platform(),
-        "machine": platform.machine(),
-        "cpu": _cpu_model(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
-        "memory_bytes": psutil.virtual_memory().total,
-    }
-
-
-def _cpu_model() -> str:
-    """Linux tells it in /proc; elsewhere platform knows."""
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text().splitlines():
-            if line.lower().startswith(("model name", "hardware")):
-                return line.split(":", 1)[1].strip()
-    return platform.processor()
+def facts() -> dict[str, Any]:  # Any: texts and numbers
+    facts = device.facts()
+    return {field.name: getattr(facts, field.name) for field in facts.DESCRIPTOR.fields}
 
 
 def _git(*command: str) -> str:

@@ -1,6 +1,6 @@
 """results.json as code: what an experiment keeps of its runs, checked whenever it is read.
 
-Readings of a model become metric names in one place, `metric_names`. Fractions are in [0, 1]; sizes are bytes.
+Names of metrics are those of server/reporting.py. Fractions are in [0, 1]; sizes are bytes.
 """
 
 import json
@@ -13,6 +13,7 @@ from typing import Any
 from common import files, pb
 from common.errors import EXIT_DATA, ConfigError
 from common.toml_reader import Problems, read
+from server.reporting import COMMON, pooled
 
 LAST = 5  # rounds behind every "…_mean_last5"
 
@@ -77,6 +78,7 @@ class EvaluatedAgent:
     agent: str
     task: str
     n: int
+    reading: str  # which of the method's readings `correct` and `loss` are of
     correct: int | None = None
     loss: float | None = None
     metrics: Mapping[str, float] = field(default_factory=dict)
@@ -84,13 +86,12 @@ class EvaluatedAgent:
 
 @dataclass(frozen=True)
 class EvaluationRow:
-    """One moment, reading, label space and split of one round, over the agents that answered."""
+    """One moment, label space and split of one round, over the agents that answered; metrics are pooled over them."""
 
     round: int
     when: str
     label_space: str
     split: str
-    reading: str
     agents: tuple[EvaluatedAgent, ...]
     metrics: Mapping[str, float]
     extra: Mapping[str, Any] = field(default_factory=dict)  # Any: JSON; missing agents, seconds
@@ -166,22 +167,6 @@ def bytes_of(row: RoundRow) -> float:
     return float(sum((agent.bytes_up or 0) + (agent.bytes_down or 0) for agent in row.agents))
 
 
-def metric_names(reading: str, when: str, label_space: str, split: str, *, alone: bool) -> tuple[str, str, str]:
-    """How a reading's numbers are called: prefix of the pooled one, prefix of the mean over agents, suffix.
-
-    The reading "model" is the common model: pooled as `accuracy`. "personal" is each agent's own: the mean over
-    agents is `personal_accuracy`. When a method has only one of the two, it answers for both (`alone`).
-    An empty prefix of the mean: there is none.
-    """
-    suffix = ("" if label_space == "all" else f"_{label_space}") + ("" if split == "test" else f"_{split}")
-    suffix += "" if when == "merged" else f"_{when}"
-    if reading == "personal":
-        return ("personal_*_weighted", "personal_*", suffix)
-    if reading in ("model", "global"):
-        return ("*", "personal_*" if alone else "", suffix)
-    return (f"{reading}_*", "", suffix)
-
-
 def _round(report: pb.RoundReport) -> RoundRow:
     return RoundRow(
         round=report.round,
@@ -241,46 +226,36 @@ def _evaluations(detail: pb.RunDetail) -> Iterable[EvaluationRow]:
 
 
 def _moment(number: int, moment: str, agents: list[pb.AgentReport], missing: list[str]) -> Iterable[EvaluationRow]:
-    grouped: dict[tuple[str, str, str], list[tuple[pb.AgentReport, pb.Evaluation]]] = {}
+    grouped: dict[tuple[str, str], list[pb.AgentReport]] = {}
     for agent in agents:
-        for e in agent.evaluations:
-            if e.moment == moment:
-                grouped.setdefault((e.label_space, e.split, e.reading), []).append((agent, e))
-    alone = len({reading for _, _, reading in grouped} & {"model", "global", "personal"}) == 1
-    for (label_space, split, reading), answers in grouped.items():
-        pooled, mean, suffix = metric_names(reading, moment, label_space, split, alone=alone)
-        rows = tuple(_evaluated(agent, e) for agent, e in answers)
-        extra: dict[str, Any] = {"seconds": sum(e.seconds for _, e in answers)}
+        for place, found in _by_place(agent, moment).items():
+            grouped.setdefault(place, []).append(pb.AgentReport(agent=agent.agent, task=agent.task, evaluations=found))
+    for (label_space, split), answers in grouped.items():
+        extra: dict[str, Any] = {"seconds": sum(e.seconds for a in answers for e in a.evaluations)}
         if missing:
             extra["missing"] = missing
-        metrics = _named(answers, pooled, mean, suffix)
-        yield EvaluationRow(number, moment, label_space, split, reading, rows, metrics, extra)
+        rows = tuple(_evaluated(answer) for answer in answers)
+        yield EvaluationRow(number, moment, label_space, split, rows, pooled(answers), extra)
 
 
-def _evaluated(agent: pb.AgentReport, e: pb.Evaluation) -> EvaluatedAgent:
-    means = {name: total / e.n for name, total in e.sums.items() if e.n and math.isfinite(total)}
-    return EvaluatedAgent(
-        agent=agent.agent,
-        task=agent.task,
-        n=e.n,
-        correct=round(e.sums["accuracy"]) if "accuracy" in e.sums else None,
-        loss=means.pop("loss", None),
-        metrics=means,
-    )
+def _by_place(agent: pb.AgentReport, moment: str) -> dict[tuple[str, str], list[pb.Evaluation]]:
+    places: dict[tuple[str, str], list[pb.Evaluation]] = {}
+    for e in agent.evaluations:
+        if e.moment == moment:
+            places.setdefault((e.label_space or "all", e.split or "test"), []).append(e)
+    return places
 
 
-def _named(
-    answers: list[tuple[pb.AgentReport, pb.Evaluation]], pooled: str, mean: str, suffix: str
-) -> dict[str, float]:
-    tested = [e for _, e in answers if e.n]
-    metrics: dict[str, float] = {}
-    for name in sorted({name for e in tested for name in e.sums}):
-        has = [e for e in tested if name in e.sums]
-        total = sum(e.sums[name] for e in has) / sum(e.n for e in has)
-        over_agents = _mean([e.sums[name] / e.n for e in has])
-        named = {pooled: total} | ({mean: over_agents} if mean else {})
-        metrics |= {form.replace("*", name) + suffix: value for form, value in named.items() if math.isfinite(value)}
-    return metrics
+def _evaluated(answer: pb.AgentReport) -> EvaluatedAgent:
+    """The common model's reading stands in `n`, `correct` and `loss`; further readings among the metrics."""
+    first = min(answer.evaluations, key=lambda e: (e.reading not in COMMON, e.reading != "personal"))
+    means: dict[str, float] = {}
+    for e in answer.evaluations:
+        prefix = "" if e is first else f"{e.reading}_"
+        means |= {prefix + name: total / e.n for name, total in e.sums.items() if e.n and math.isfinite(total)}
+    correct = round(first.sums["accuracy"]) if "accuracy" in first.sums else None
+    loss = means.pop("loss", None)
+    return EvaluatedAgent(answer.agent, answer.task, first.n, first.reading, correct, loss, means)
 
 
 # ------------------------------------------------------------------ on disk
