@@ -118,7 +118,7 @@ def pathological(
 def from_file(path: Path, n_samples: int, n_agents: int) -> tuple[Part, ...]:
     """The parts that an npz holds as `train_<i>` and `test_<i>`, in the order given there."""
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
             found = [
                 Part(file[f"train_{i}"].astype(np.int64), file[f"test_{i}"].astype(np.int64)) for i in range(n_agents)
             ]

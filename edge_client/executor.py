@@ -102,7 +102,7 @@ class _Children:
                 child.end()
                 child = None
             if child is None:
-                child = _Child(self._blobs)
+                child = _Child(self._blobs, self.n_tasks)
             return self._run_in(child, job, progress, isolated=False)
         finally:
             self._idle.put(child)
@@ -110,7 +110,7 @@ class _Children:
     def run_fresh(self, job: Job, progress: Progress) -> Outcome:
         """In a process of its own, which is measured and ends."""
         place = self._idle.get()
-        child = _Child(self._blobs)
+        child = _Child(self._blobs, self.n_tasks)
         try:
             return self._run_in(child, job, progress, isolated=True)
         finally:
@@ -151,14 +151,19 @@ class _Children:
 class _Child:
     """One child process; `run` from one thread at a time, `kill` from any."""
 
-    def __init__(self, blobs: Path) -> None:
+    def __init__(self, blobs: Path, n_siblings: int = 1) -> None:
+        threads = str(max(1, (os.cpu_count() or 1) // n_siblings))  # more would only take turns
         root = str(Path(__file__).resolve().parent.parent)
         found = os.environ.get("PYTHONPATH")
         self._process = subprocess.Popen(
             [sys.executable, "-m", "edge_client.child", str(blobs)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env={**os.environ, "PYTHONPATH": root if not found else f"{root}{os.pathsep}{found}"},
+            env={
+                "OMP_NUM_THREADS": threads,
+                **os.environ,
+                "PYTHONPATH": root if not found else f"{root}{os.pathsep}{found}",
+            },
             start_new_session=True,  # Ctrl-C is for the parent, which ends its children in order
         )
         self._was_ended = False

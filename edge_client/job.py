@@ -18,7 +18,7 @@ from common.method import Method, ModelSpec, RunSpec, Skip, Training
 from common.payloads import Encoding
 from common.runfile import Run
 from common.wire import records
-from edge_client import evaluation, learners
+from edge_client import accelerator, evaluation, learners
 from edge_client.data import opening
 from edge_client.data.agent_data import AgentData, facts, under
 from edge_client.data.loaded import LoadedSource, loaded
@@ -114,10 +114,28 @@ def _prepared(job: Job, place: Workplace) -> PreparedData:
     spec = run.at(max(1, job.offer.round))
     learners.choose(job.agent.learner, spec.model, objective=spec.training.objective)
     data = _open(job, run, spec)
+    _check_budget(job, spec, len(data.classes))
     wanted = _input(spec.model)
     if wanted is not None:
         opening.check_shape(data, wanted, spec.model.name)
     return PreparedData(facts(data, share_counts=job.agent.share_counts), data.classes)
+
+
+def _check_budget(job: Job, spec: RunSpec[Any], n_classes: int) -> None:
+    """Refuses a model that alone takes more than the agent may use; what batches take comes on top."""
+    limit = job.memory_limit_bytes
+    if limit is None:
+        return
+    training = spec.training
+    options = training.objective_options
+    model = models.load(spec.model, n_classes, objective=training.objective, objective_options=options)
+    needed = models.training_bytes(model.parameters(), training)
+    if needed > limit:
+        raise ConfigError(
+            f"model {spec.model.name!r} does not fit agent {job.agent.name}: training it takes {needed / 1e6:.1f} MB "
+            f"for parameters, gradients and optimiser state, and the agent's memory budget is {limit / 1e6:.1f} MB; "
+            f"choose a smaller model or raise the budget"
+        )
 
 
 def _open(job: Job, run: Run, spec: RunSpec[Any]) -> AgentData:
@@ -166,6 +184,7 @@ class _Task:
             self._warm_up()
         site = self._site("work")
         self.progress("train", 0.0)
+        accelerator.forget_peak()
         with self.meter.measuring() as whole, self.source.touched() as touched, self.meter.phase("train"):
             reply, memory = self.method.work(self.task, self.memory, site)
         whole.data_bytes, whole.model_bytes = touched.n_bytes, site.trained.model_bytes
@@ -243,6 +262,7 @@ class _Task:
 
     def _report(self, trained: Trained, *, isolated: bool) -> pb.ResourceReport:
         report = to_report(self.meter.measured)
+        report.accelerator_peak_bytes = accelerator.peak_bytes()
         report.loss, report.n_steps = trained.loss, trained.n_steps
         report.isolated, report.warmup = isolated, not (self.place.is_warm or isolated)
         return report

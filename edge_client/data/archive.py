@@ -35,7 +35,7 @@ def open_npz(path: Path) -> Pool:
 
 @functools.lru_cache(maxsize=8)  # one source for all agents of the process
 def _opened(path: Path, mtime_ns: int, size: int) -> Pool:
-    with np.load(path, allow_pickle=False) as file:
+    with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:  # np.load leaves a broken one open
         given = set(file.files)
         labels = {y: file[y] for _, y in _PARTS if y in given}
         names = file["classes"] if "classes" in given else None

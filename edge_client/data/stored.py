@@ -14,7 +14,7 @@ from typing import IO
 import numpy as np
 from numpy.typing import NDArray
 
-from common.errors import LocalFault
+from common.errors import EXIT_DATA, ConfigError
 from common.samples import Labels
 
 
@@ -50,7 +50,10 @@ class StoredSource:
         for piece in self.pieces:
             here = np.flatnonzero((positions >= start) & (positions < start + piece.n))
             if len(here):
-                _read(piece, positions[here] - start, here, out)
+                try:
+                    _read(piece, positions[here] - start, here, out)
+                except OSError as error:
+                    raise ConfigError(f"data {piece.path} cannot be read: {error}", exit_code=EXIT_DATA) from error
             start += piece.n
         return out
 
@@ -100,5 +103,5 @@ def _read(piece: Stored, rows: NDArray[np.int64], places: NDArray[np.int64], out
             while done < len(target):
                 got = file.readinto(target[done:])
                 if not got:
-                    raise LocalFault(f"{piece.path} ended early: expected {piece.n} samples from byte {piece.offset}")
+                    raise OSError(f"it ended early, expected {piece.n} samples from byte {piece.offset}")
                 done += got

@@ -93,3 +93,12 @@ def test_missing_unreadable_and_pickled_files(tmp_path: Path) -> None:
     np.savez(tmp_path / "objects.npz", x=X, y=np.array([{}] * 10))
     with pytest.raises(ConfigError, match=r"cannot read data .*objects.npz: Object arrays cannot be loaded"):
         open_path(tmp_path / "objects.npz", "a")
+
+
+def test_a_file_that_was_cut_after_it_was_opened_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "d.npz"
+    np.savez(path, x=X, y=Y)
+    data = open_path(path, "a")
+    path.write_bytes(path.read_bytes()[:150])
+    with pytest.raises(ConfigError, match=r"data .*d.npz cannot be read: it ended early"):
+        data.train.read()

@@ -148,3 +148,20 @@ def test_prepare_refuses_a_class_that_the_run_does_not_know(place: Workplace, da
     np.savez(data, x=np.zeros((2, DIM), np.float32), y=["cat", "fox"])
     with pytest.raises(ConfigError, match=r"expected some of 'cat', 'dog', 'owl', got 'fox'"):
         run_job(job(place, data, kind=pb.PREPARE), place, lambda phase, fraction: None)
+
+
+def test_prepare_refuses_a_model_beyond_the_memory_budget(place: Workplace, data: Path) -> None:
+    one = job(place, data, {"model.name": "mlp", "model.hidden": 10_000, "optimiser.momentum": 0.9}, kind=pb.PREPARE)
+    n_values = 10_000 * DIM + 10_000 + 3 * 10_000 + 3
+    run_job(replace(one, memory_limit_bytes=3 * 4 * n_values), place, lambda phase, fraction: None)
+    with pytest.raises(ConfigError, match=r"'mlp' does not fit agent a: .* takes 1.2 MB .* budget is 1.0 MB"):
+        run_job(replace(one, memory_limit_bytes=1_000_000), place, lambda phase, fraction: None)
+
+
+def test_data_that_vanish_during_a_run_are_a_sentence(place: Workplace, data: Path) -> None:
+    done(job(place, data), place)
+    stale = job(place, data)
+    content = data.read_bytes()
+    data.write_bytes(content[: len(content) // 4])
+    with pytest.raises(ConfigError, match=r"cannot read data .*pets.npz"):
+        run_job(stale, place, lambda phase, fraction: None)
