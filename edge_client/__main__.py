@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 EXAMPLES = """\
 examples:
   edge-agent --data ~/photos                                  a server on this machine, one folder per class
-  edge-agent --server fl.example.org:8443 --data photos.npz \\
+  edge-agent --server fl.example.org:8470 --data photos.npz \\
       --tls-ca ca.pem --tls-cert device.pem --tls-key device.key
   edge-agent --data flowers=~/flowers --data scenes=~/scenes  two agents, HOST/flowers and HOST/scenes
   edge-agent --data named --agents 8 --workers 2              eight agents with parts of the run's own data set
-  edge-agent doctor --server fl.example.org:8443 --data ~/photos --tls-ca ca.pem
+  edge-agent doctor --server fl.example.org:8470 --data ~/photos --tls-ca ca.pem
 
 exit codes:
   0 ended by its owner   2 usage   10 settings   11 address   12 certificates and keys
@@ -58,7 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "command", nargs="?", choices=("run", "doctor"), default="run", help="run (default), or look for what is wrong"
     )
-    parser.add_argument("--server", default="localhost:8443", metavar="HOST:PORT", help="default: %(default)s")
+    parser.add_argument("--server", default="localhost:8470", metavar="HOST:PORT", help="default: %(default)s")
     parser.add_argument(
         "--data",
         action="append",

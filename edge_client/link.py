@@ -98,7 +98,7 @@ class Link:
         with self._lock:
             old, self._channel, self._stamp = self._channel, channel, stamp
         old.close()
-        log.info("channel_rebuilt server=%s", self.server)
+        log.debug("channel_rebuilt server=%s", self.server)
 
     def files_changed(self) -> bool:
         return self._files() != self._stamp

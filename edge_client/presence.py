@@ -47,6 +47,7 @@ class Presence:
         self._kept: list[pb.AgentEvent] = []
         self._joins = 0
         self._is_ending = False
+        self._said = ""
         self.part_bytes = PART_BYTES
 
     def run(self) -> None:
@@ -148,7 +149,12 @@ class Presence:
         if self._is_ending:
             return 0.0
         wait_s = self._backoff.after(is_slow=is_slow, asked_s=asked_s)
-        log.warning('not_joined again_in_s=%.1f reason="%s"', wait_s, sentence)
+        n = self._backoff.failures
+        is_news = sentence != self._said or n & (n - 1) == 0  # the same again: at 1, 2, 4, 8, … failures
+        self._said = sentence
+        log.log(
+            logging.WARNING if is_news else logging.DEBUG, 'not_joined again_in_s=%.1f reason="%s"', wait_s, sentence
+        )
         return wait_s
 
     def _joined(self, welcome: pb.Welcome, outbox: "queue.SimpleQueue[bytes | None]") -> None:

@@ -32,7 +32,14 @@ def status(code: grpc.StatusCode, details: str = "as scripted", **metadata: str)
 
 
 class Federation:
-    def __init__(self, folder: Path, *, credentials: grpc.ServerCredentials | None = None, port: int = 0) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        credentials: grpc.ServerCredentials | None = None,
+        port: int = 0,
+        add: Callable[[grpc.Server], None] | None = None,
+    ) -> None:
         self.blobs = Blobs(folder / "server-blobs", durable=False)
         self.faults: defaultdict[str, list[Fault]] = defaultdict(list)  # method -> what the next calls meet
         self.receipts: list[pb.Receipt] = []  # what the next submits get instead of ACCEPTED
@@ -51,6 +58,8 @@ class Federation:
         self._lock = threading.Lock()
         self._server = grpc.server(ThreadPoolExecutor(16), options=[("grpc.so_reuseport", 0)])
         self._server.add_generic_rpc_handlers((_handlers(self),))
+        if add is not None:
+            add(self._server)
         where = f"localhost:{port}"
         self.port = (
             self._server.add_secure_port(where, credentials) if credentials else self._server.add_insecure_port(where)
