@@ -156,7 +156,7 @@ class _Child:
         root = str(Path(__file__).resolve().parent.parent)
         found = os.environ.get("PYTHONPATH")
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "edge_client.child", str(blobs)],
+            [sys.executable, "-P", "-m", "edge_client.child", str(blobs)],  # -P: nothing of the current folder
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env={
