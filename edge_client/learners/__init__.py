@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import cast
 
-from common import models
+from common import models, objectives
 from common.errors import ConfigError, UnknownName
 from common.method import Learner, ModelSpec, Scalar, Training
 
@@ -30,9 +30,13 @@ def choose(preference: str, model: ModelSpec, *, objective: str = "cross_entropy
     """The learner for a model: the preferred one, or with "auto" the lightest that can train it.
 
     Raises:
-        UnknownName: there is no such learner.
+        UnknownName: there is no such learner, model or objective.
         ConfigError: the preferred one cannot train it, or what is needed is not installed.
     """
+    if model.name not in models.names():
+        raise UnknownName("model", model.name, models.names())
+    if objective not in objectives.names():
+        raise UnknownName("objective", objective, objectives.names())
     numpy_can = models.is_dense(model.name) and objective == "cross_entropy"
     what = f"model {model.name!r} with objective {objective!r}"
     match preference:

@@ -48,6 +48,20 @@ def known_terms(asked: Iterable[str], known: Collection[str]) -> None:
             raise UnknownName("term", name, {*known, "proximal"})
 
 
+def prototypes(term: Term, n_classes: int, dim: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """The arrays of term "prototypes": `class_ids` (k,) within the head's classes, `vectors` (k, dim)."""
+    for name in ("class_ids", "vectors"):
+        if name not in term.arrays:
+            raise LocalFault(f"term 'prototypes' needs the arrays class_ids and vectors, got {sorted(term.arrays)}")
+    ids = np.array(term.arrays["class_ids"], np.int64)
+    vectors = np.array(term.arrays["vectors"], np.float32)
+    if vectors.shape != (len(ids), dim):
+        raise LocalFault(f"term 'prototypes': expected vectors {[len(ids), dim]}, got {list(vectors.shape)}")
+    if len(ids) and (ids.min() < 0 or ids.max() >= n_classes):
+        raise LocalFault(f"term 'prototypes': class ids must be below {n_classes}, got {ids.min()} to {ids.max()}")
+    return ids, vectors
+
+
 def trainable(names: Iterable[str] | None, specs: Mapping[str, Spec]) -> frozenset[str]:
     """The names that may move. A name that the model does not have is a mistake worth hearing of."""
     chosen = frozenset(specs if names is None else names)

@@ -72,7 +72,7 @@ def pooled(folder: Path) -> Samples:
 
 def first_weights(folder: Path) -> Weights:
     with np.load(folder / "parity/fedobp/init_fedavgcnn.npz") as stored:
-        return Weights({name.removeprefix("base."): stored[name] for name in stored.files})
+        return Weights({name: stored[name] for name in stored.files})
 
 
 def n_correct(learner: Learner, weights: Weights, samples: Samples) -> int:

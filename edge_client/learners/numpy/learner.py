@@ -28,6 +28,8 @@ class NumpyLearner:
         self._specs = self._model.parameters()
         self._shape = models.shape_of(models.options_of(model).input)
         self._layout = Layout(self._specs)
+        hidden = self._specs.get("fc1.bias")
+        self._dim = int(np.prod(self._shape)) if hidden is None else hidden.shape[0]
         self._terms = terms
 
     def parameters(self) -> dict[str, Spec]:
@@ -58,7 +60,7 @@ class NumpyLearner:
         flat, slopes = self._layout.flat(weights), np.zeros(self._layout.size, np.float32)
         w, g = self._layout.views(flat), self._layout.views(slopes)
         pulls = proximal.pulls(terms, self._layout, names)
-        prototypes = [_Prototypes(term, self.n_classes) for term in terms if term.name == "prototypes"]
+        prototypes = [_Prototypes(term, self.n_classes, self._dim) for term in terms if term.name == "prototypes"]
         step = optimiser(training, self._layout.runs(names))
         scale, n_steps, last, total, seen = inputs.scaling(samples.source), 0, 0, 0.0, 0
         for epoch, which in orders.batches(len(samples), training, rng):
@@ -86,8 +88,7 @@ class NumpyLearner:
         self._check(weights)
         w = _floats(weights)
         found = [_hidden(w, x) for x, _ in self._batches(samples)]
-        dim = len(w["fc1.bias"]) if "fc1.bias" in w else int(np.prod(self._shape))
-        return np.concatenate([np.zeros((0, dim), np.float32), *found])
+        return np.concatenate([np.zeros((0, self._dim), np.float32), *found])
 
     def gradients(self, weights: Weights, samples: Samples, objective: str) -> Weights:
         self._check(weights)
@@ -120,12 +121,12 @@ class NumpyLearner:
 class _Prototypes:
     """strength * mean over the samples whose class has one of ||embedding - prototype||^2."""
 
-    def __init__(self, term: Term, n_classes: int) -> None:
+    def __init__(self, term: Term, n_classes: int, dim: int) -> None:
         self.strength = np.float32(term.strength)
-        ids, vectors = term.arrays["class_ids"], term.arrays["vectors"]
+        ids, vectors = checks.prototypes(term, n_classes, dim)
         self.has = np.isin(np.arange(n_classes), ids)
-        self.vectors = np.zeros((n_classes, vectors.shape[1]), np.float32)
-        self.vectors[ids.astype(np.int64)] = vectors
+        self.vectors = np.zeros((n_classes, dim), np.float32)
+        self.vectors[ids] = vectors
 
     def slope(self, hidden: Flat, y: Labels) -> Flat | float:
         has = self.has[y]

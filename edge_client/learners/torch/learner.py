@@ -93,7 +93,11 @@ class TorchLearner:
         pulls = [
             (p, torch.from_numpy(p.anchor).to(network.device)) for p in proximal.pulls(terms, network.layout, names)
         ]
-        extra = [(t.strength, TERMS[t.name](t, self.n_classes, network.device)) for t in terms if t.name in TERMS]
+        extra = [
+            (t.strength, TERMS[t.name](t, self.n_classes, network.net.dim, network.device))
+            for t in terms
+            if t.name in TERMS
+        ]
         step = optimiser(training, network.layout.runs(names))
         flat, slopes, noise = network.flat, network.slopes, None
         if objective.random:

@@ -94,7 +94,8 @@ class Network:
 
     def layers(self) -> tuple[str, ...]:
         """What `embed` can be asked for."""
-        return ("embedding", *(name for name, _ in self.net.named_modules() if name))
+        named = (name for name, _ in self.net.named_modules())
+        return ("embedding", *(name for name in named if name and name.partition(".")[0] != "objective"))
 
     def output_of(self, layer: str, x: torch.Tensor) -> torch.Tensor:
         """What that layer gives for these samples, one row each."""

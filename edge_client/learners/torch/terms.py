@@ -7,21 +7,21 @@ import torch
 
 from common.method import Term
 from common.objectives import Seen
+from edge_client.learners import checks
 
 Loss = Callable[[Seen], torch.Tensor]
 
 
-def prototypes(term: Term, n_classes: int, device: torch.device) -> Loss:
+def prototypes(term: Term, n_classes: int, dim: int, device: torch.device) -> Loss:
     """Mean over the samples whose class has a prototype of ||embedding - prototype||^2, summed over dimensions.
 
     Source: Tan et al., FedProto, AAAI 2022, eq. 6. Deviation: summed over dimensions, as the norm in the text says.
-
-    Arrays: `class_ids` (k,), `vectors` (k, dim).
     """
-    vectors = torch.from_numpy(np.array(term.arrays["vectors"], np.float32)).to(device)
-    row = torch.full((n_classes,), -1, dtype=torch.int64)
-    row[torch.from_numpy(np.array(term.arrays["class_ids"], np.int64))] = torch.arange(len(vectors))
-    row = row.to(device)
+    ids, given = checks.prototypes(term, n_classes, dim)
+    table = np.full(n_classes + 1, -1, np.int64)  # the last row is for samples without a label, -1
+    table[ids] = np.arange(len(ids))
+    row = torch.from_numpy(table).to(device)
+    vectors = torch.from_numpy(given if len(given) else np.zeros((1, dim), np.float32)).to(device)
 
     def loss(seen: Seen) -> torch.Tensor:
         rows = row[seen.labels]
@@ -32,4 +32,4 @@ def prototypes(term: Term, n_classes: int, device: torch.device) -> Loss:
     return loss
 
 
-TERMS: dict[str, Callable[[Term, int, torch.device], Loss]] = {"prototypes": prototypes}
+TERMS: dict[str, Callable[[Term, int, int, torch.device], Loss]] = {"prototypes": prototypes}
