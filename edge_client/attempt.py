@@ -3,7 +3,8 @@
 import logging
 
 from common.errors import ConfigError, FederationError, UnknownName
-from edge_client.job import Failed, Job, Outcome, Progress, run_job
+from edge_client.job import Failed, Job, Outcome, Progress
+from edge_client.work import run_job
 from edge_client.workplace import Workplace
 
 ENDED = "the task was ended before it was done"

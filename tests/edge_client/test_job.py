@@ -12,7 +12,8 @@ from common import methods, pb
 from common.blobs import Blobs
 from common.errors import ConfigError
 from common.wire import records
-from edge_client.job import Finished, Job, PreparedData, run_job
+from edge_client.job import Finished, Job, PreparedData
+from edge_client.work import run_job
 from edge_client.workplace import Workplace
 from tests.edge_client import pets
 from tests.edge_client.pets import CLASSES, DIM, N_TEST, N_TRAIN
