@@ -57,7 +57,7 @@ def quickstart(output: Output, *, everything: bool) -> int:
     name, text = experiment.find("quickstart")
     file = runfile.parse(text, name)
     if everything:
-        file = _with_all_methods(file)
+        file = with_all_methods(file)
     folder = output.folder or Path("out") / name
     output.console.print("One fed-server and four edge-agents, each a process of its own, speak gRPC on this machine.")
     code = _experiment(name, file, replace(output, folder=folder), (), Devices())
@@ -125,7 +125,7 @@ def _experiment(name: str, file: RunFile, output: Output, seeds: Sequence[int], 
     folder, console = output.folder or Path("out") / name, output.console
     path = folder / "results.json"
     chains = experiment.planned(file, seeds)
-    notes = {chain[0].label: note for chain in chains if (note := _need(chain))}
+    notes = {chain[0].label: note for chain in chains if (note := need(chain))}
     able = [chain for chain in chains if chain[0].label not in notes]
     found = experiment.start(name, path)
     todo = experiment.unfinished(able, found)
@@ -229,7 +229,7 @@ def _show(found: Results, folder: Path, output: Output) -> None:
         sys.stdout.write(json.dumps(results.as_json(found)) + "\n")
 
 
-def _need(chain: Chain) -> str:
+def need(chain: Chain) -> str:
     """Why a row cannot run here; empty when it can."""
     for plan in chain:
         spec = ModelSpec(plan.file.model.name, plan.file.model.options)
@@ -240,7 +240,7 @@ def _need(chain: Chain) -> str:
     return ""
 
 
-def _with_all_methods(file: RunFile) -> RunFile:
+def with_all_methods(file: RunFile) -> RunFile:
     """A row for every method that the file has no row for, with the method's own defaults, where they suffice."""
     there = {row.set.get("run.method", file.run.method) for row in file.row}
     rows = list(file.row)

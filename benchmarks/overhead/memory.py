@@ -8,8 +8,8 @@ from pathlib import Path
 
 from benchmarks import fleet
 from benchmarks.overhead import memory_of
+from benchmarks.overhead.empty_round import watch_to_end
 from benchmarks.overhead.idle import Talker, talking
-from benchmarks.overhead.round import watch_to_end
 
 N_CLASSES = 10
 RUN = """

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import host
-from benchmarks.overhead import idle, memory, round, transfer
+from benchmarks.overhead import empty_round, idle, memory, transfer
 from common import files
 
 MB = 1e6
@@ -63,7 +63,7 @@ def run(output: Any, *, only: str | None, quick: bool) -> int:  # Any: benchmark
 
 
 def _round(folder: Path, sizes: Sizes) -> tuple[dict[str, Any], list[Line]]:
-    r = round.measure(folder, rounds=sizes.rounds)
+    r = empty_round.measure(folder, rounds=sizes.rounds)
     disk_s = r.fsyncs_per_round * r.fsync_p50_s
     lines = [
         Line(

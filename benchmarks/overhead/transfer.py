@@ -7,7 +7,7 @@ from pathlib import Path
 from benchmarks import fleet
 from benchmarks.overhead import bare
 from benchmarks.overhead.bare import Streams
-from benchmarks.overhead.round import watch_to_end
+from benchmarks.overhead.empty_round import watch_to_end
 from common import pb
 
 PART_BYTES = 512 << 10  # what server and agents agree on
