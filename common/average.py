@@ -1,13 +1,15 @@
-"""Means over agents that hold one running sum, whatever the number of replies."""
+"""Means over agents that hold one running sum each, whatever the number of replies."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
 
 from common.errors import QuorumMissed, RemoteFault
 from common.payloads import Array, Weights
+
+Bits = Mapping[str, NDArray[np.bool_]]
 
 
 def weighted_mean(parts: Iterable[tuple[str, float, Weights]], like: Weights) -> Weights:
@@ -24,29 +26,44 @@ def weighted_mean(parts: Iterable[tuple[str, float, Weights]], like: Weights) ->
         QuorumMissed: the masses add up to zero, or there are no parts: there is no mean, and zeros are not one.
         RemoteFault: an agent sent other names or shapes, or a mass that is no mass.
     """
+    return mean_of_shared(((agent, mass, weights, {}) for agent, mass, weights in parts), like)
+
+
+def mean_of_shared(parts: Iterable[tuple[str, float, Weights, Bits]], like: Weights) -> Weights:
+    """As `weighted_mean`, but each entry is averaged over the agents that share it.
+
+    The fourth of each part has True where an entry is the agent's own; tensors that it shares whole may be left out.
+    An entry that nobody shares stays as it is in `like`.
+    """
     sums: dict[str, NDArray[np.float64]] = {}
+    masses: dict[str, NDArray[np.float64]] = {}  # of shape () unless some agent shares less than all of a tensor
     peaks: dict[str, Array] = {}
-    mass = 0.0
-    for agent, share, weights in parts:
-        check_mass(agent, share)
+    total = 0.0
+    for agent, mass, weights, own in parts:
+        check_mass(agent, mass)
         check_like(agent, weights, like)
-        if share == 0:
+        check_bits(agent, own, like)
+        if mass == 0:
             continue
-        mass += share
+        total += mass
         for name, array in weights.items():
             if is_counter(like, name):
                 peaks[name] = np.maximum(peaks[name], array) if name in peaks else array
-            elif name in sums:
-                sums[name] += np.multiply(array, share, dtype=np.float64)
-            else:
-                sums[name] = np.multiply(array, share, dtype=np.float64)
-    if mass == 0:
+                continue
+            scaled = np.asarray(np.multiply(array, mass, dtype=np.float64))
+            if name in own:
+                scaled[own[name]] = 0
+            sums[name] = np.add(sums[name], scaled, out=sums[name]) if name in sums else scaled
+            shared = mass * ~own[name] if name in own else mass
+            masses[name] = np.asarray(np.add(masses.get(name, 0.0), shared))
+    if total == 0:
         raise QuorumMissed("nothing to average: the replies of this step stand for no samples, state left unchanged")
-    mean: dict[str, Array] = {
-        name: peaks[name] if is_counter(like, name) else (sums[name] / mass).astype(array.dtype)
-        for name, array in like.items()
-    }
+    mean = {n: peaks[n] if is_counter(like, n) else _divided(sums[n], masses[n], like[n]) for n in like}
     return Weights(mean, like.kinds)
+
+
+def _divided(total: NDArray[np.float64], mass: NDArray[np.float64], before: Array) -> Array:
+    return np.divide(total, mass, out=before.astype(np.float64), where=mass > 0).astype(before.dtype)
 
 
 def is_counter(weights: Weights, name: str) -> bool:
@@ -70,3 +87,12 @@ def check_like(agent: str, weights: Weights, like: Weights) -> None:
     extra = [name for name in weights if name not in like]
     if extra:
         raise RemoteFault(f"agent {agent}: tensor {extra[0]!r} is not part of the run's model")
+
+
+def check_bits(agent: str, bits: Bits, like: Weights) -> None:
+    for name, mask in bits.items():
+        if name not in like or mask.shape != like[name].shape:
+            expected = list(like[name].shape) if name in like else "no such tensor"
+            raise RemoteFault(
+                f"agent {agent}: mask of {name!r} does not fit, expected {expected}, got {list(mask.shape)}"
+            )

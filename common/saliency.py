@@ -1,25 +1,80 @@
-"""Which entries of a model stay personal: scores, the quantile, and what is put back. FedOBP's arithmetic.
+"""Which entries of a model are personal: scores, the running score, the quantile. FedOBP's arithmetic.
 
-Source: FedOBP, Federated Optimal Brain Personalization (arXiv 2604.16574); a mask is True where an entry is personal.
-Everything is float32 and by tensor, so that server and agent come to the same bits.
+Source: Federated Optimal Brain Personalization, arXiv 2604.16574. Everything is float32, tensor by tensor, so that
+server and agent come to the same bits from the same models.
 """
 
 import math
 from collections.abc import Iterable, Mapping
-from typing import Literal
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from common.errors import ConfigError, RemoteFault
-from common.method import Spec
-from common.payloads import Array, Mask, Sparse, SparseEntries, Weights
+from common.method import Site, Spec
+from common.payloads import Array, Weights
 
 Form = Literal["obd", "change", "fisher", "gradient"]
+Norm = Literal["none", "layer"]
 NEEDS_DATA: tuple[Form, ...] = ("fisher", "gradient")
 Floats = NDArray[np.float32]
-Bits = Mapping[str, NDArray[np.bool_]]  # by tensor; those without a personal entry may be left out
 Scored = Mapping[str, Floats]  # the score of every entry, by tensor
+Bits = Mapping[str, NDArray[np.bool_]]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How personal entries are chosen: above the q-quantile of a score, of which `ema` is the old value's share."""
+
+    score: Form
+    q: float
+    ema: float
+    norm: Norm
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.q <= 1 or not 0 <= self.ema < 1:
+            raise ValueError(f"q must be in [0, 1] and ema in [0, 1), got q {self.q}, ema {self.ema}")
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The personal entries, True where one is, and the running scores that they were chosen by."""
+
+    bits: Bits
+    running: Scored
+
+
+def choose(
+    rule: Rule,
+    own: Weights,
+    base: Weights,
+    names: Iterable[str],
+    before: Mapping[str, Array] | None,
+    gradients: Weights | None = None,
+) -> Chosen:
+    """Which entries of `own` stay, beside the common `base`; `before` is the running score so far.
+
+    Raises:
+        RemoteFault: as `scores`.
+    """
+    running = blended(scores(rule.score, own, base, names, gradients), before, rule.ema)
+    ranked = layer_normalised(running) if rule.norm == "layer" else running
+    return Chosen(above_quantile(ranked, rule.q), running)
+
+
+def choose_on_agent(
+    rule: Rule, own: Weights, base: Weights, only: Iterable[str], site: Site[Any], before: Mapping[str, Array] | None
+) -> Chosen:
+    """As `choose`, on the device: the span "score" tells its cost, and the scores may use its data."""
+    with site.span("score", len(site.data.train)):
+        learner = site.learner()
+        names = scored_names({n: s for n, s in learner.parameters().items() if n in base}, only)
+        gradients = None
+        if rule.score in NEEDS_DATA:
+            gradients = learner.gradients(own, site.data.train, site.training.objective)
+        return choose(rule, own, base, names, before, gradients)
 
 
 def scored_names(parameters: Mapping[str, Spec], only: Iterable[str]) -> tuple[str, ...]:
@@ -28,23 +83,24 @@ def scored_names(parameters: Mapping[str, Spec], only: Iterable[str]) -> tuple[s
     Raises:
         ConfigError: a layer of that name does not exist.
     """
-    params = {name: spec.layer for name, spec in parameters.items() if spec.kind == "param"}
+    layers = {name: spec.layer for name, spec in parameters.items() if spec.kind == "param"}
     chosen: set[str] = set()
     for wanted in only:
-        found = {n for n, layer in params.items() if layer == wanted or layer.startswith(f"{wanted}.")}
+        found = {name for name, layer in layers.items() if layer == wanted or layer.startswith(f"{wanted}.")}
         if not found:
-            known = ", ".join(dict.fromkeys(params.values()))
-            raise ConfigError(f"only: no layer {wanted!r} in this model; it has: {known}")
+            known = ", ".join(dict.fromkeys(layers.values()))
+            raise ConfigError(f"[method] only: the model has no layer {wanted!r} that is shared; it has: {known}")
         chosen |= found
-    return tuple(name for name in params if not only or name in chosen)
+    return tuple(name for name in layers if not only or name in chosen)
 
 
 def scores(
     form: Form, own: Weights, base: Weights, names: Iterable[str], gradients: Weights | None = None
 ) -> dict[str, Floats]:
-    """The score of every entry, for own model c, base g and gradients dL/dc at c.
+    """The score of every entry, for own model c, base g and gradients dL/dc of local data at c.
 
-    obd |(c - g) c|, change (c - g)^2; from local data: fisher (dL/dc)^2, gradient |dL/dc (c - g)|.
+    obd |(c - g) c|: what zeroing c costs, the drift c - g in the place of the gradient. change (c - g)^2: what
+    replacing c by g costs, likewise. With true gradients: fisher (dL/dc)^2, gradient |dL/dc (c - g)|.
 
     Raises:
         RemoteFault: a tensor is missing, has another shape, or its scores are not numbers; the text names it.
@@ -77,12 +133,12 @@ def _score(form: Form, c: Floats, g: Floats, gradient: Floats | None) -> Floats:
             return np.asarray(np.abs(gradient * (c - g)))
 
 
-def blended(new: Scored, old: Scored | None, alpha: float) -> Scored:
+def blended(new: Scored, old: Mapping[str, Array] | None, alpha: float) -> Scored:
     """Running score (1 - alpha) new + alpha old: alpha weighs the old value, as in the authors' code."""
     if old is None or alpha == 0:
         return new
-    a = np.float32(alpha)
-    return {name: np.asarray((np.float32(1) - a) * score + a * old[name]) for name, score in new.items()}
+    a, rest = np.float32(alpha), np.float32(1) - np.float32(alpha)
+    return {name: np.asarray(rest * score + a * old[name].astype(np.float32)) for name, score in new.items()}
 
 
 def layer_normalised(values: Scored) -> dict[str, Floats]:
@@ -98,7 +154,7 @@ def layer_normalised(values: Scored) -> dict[str, Floats]:
 def above_quantile(values: Scored, q: float) -> dict[str, NDArray[np.bool_]]:
     """True where a score is above the floor(q (N - 1))-th smallest of all N (counted from 0).
 
-    So at most N - 1 - floor(q (N - 1)) entries, fewer when scores tie. O(N), of any size.
+    So N - 1 - floor(q (N - 1)) entries, fewer when scores tie at the threshold. O(N), of any size.
     """
     flat = np.concatenate([score.ravel() for score in values.values()]) if values else np.zeros(0, np.float32)
     if not flat.size:
@@ -106,83 +162,3 @@ def above_quantile(values: Scored, q: float) -> dict[str, NDArray[np.bool_]]:
     rank = math.floor(q * (flat.size - 1))
     flat.partition(rank)
     return {name: np.asarray(score > flat[rank]) for name, score in values.items()}
-
-
-def restored(base: Weights, own: Weights, bits: Bits) -> Weights:
-    """`base` with the personal entries of `own`."""
-    return base.updated({name: np.where(mask, own[name], base[name]) for name, mask in bits.items() if mask.any()})
-
-
-def entries(own: Weights, bits: Bits) -> Sparse:
-    """The personal entries of `own` by index and value; a tensor without any is left out."""
-    found: dict[str, SparseEntries] = {}
-    for name, mask in bits.items():
-        indices = np.flatnonzero(mask)
-        if indices.size:
-            found[name] = SparseEntries(mask.shape, indices.astype(np.int64), own[name].ravel()[indices])
-    return Sparse(found)
-
-
-def with_entries(base: Weights, given: Sparse) -> Weights:
-    """`base` with these entries put in."""
-    changed: dict[str, Array] = {}
-    for name, tensor in given.tensors.items():
-        flat = base[name].flatten()  # a copy: decoded arrays are read-only
-        flat[np.asarray(tensor.indices, np.int64)] = tensor.values
-        changed[name] = flat.reshape(base[name].shape)
-    return base.updated(changed)
-
-
-def bits_of(given: Sparse | Mask | None) -> dict[str, NDArray[np.bool_]]:
-    """Where the personal entries are, from either form; nowhere for None."""
-    if given is None:
-        return {}
-    if isinstance(given, Mask):
-        return {name: mask.astype(bool, copy=False) for name, mask in given.bits.items()}
-    bits = {name: np.zeros(math.prod(tensor.shape), bool) for name, tensor in given.tensors.items()}
-    for name, tensor in given.tensors.items():
-        bits[name][np.asarray(tensor.indices, np.int64)] = True
-    return {name: flat.reshape(given.tensors[name].shape) for name, flat in bits.items()}
-
-
-def as_mask(bits: Bits) -> Mask:
-    """The bits as a payload, without the tensors that have none set."""
-    return Mask({name: mask for name, mask in bits.items() if mask.any()})
-
-
-def mask_bytes(bits: Bits) -> int:
-    return sum((mask.size + 7) // 8 for mask in bits.values() if mask.any())
-
-
-def entry_bytes(n: int, *, value_bytes: int = 4) -> int:
-    return n * (4 + value_bytes)
-
-
-def count(bits: Bits) -> int:
-    return sum(int(np.count_nonzero(mask)) for mask in bits.values())
-
-
-def packed(weights: Weights, bits: Bits) -> Weights:
-    """The entries that are not personal, each tensor with personal ones as a flat row of what is left."""
-    left = {name: weights[name][~mask] for name, mask in bits.items() if mask.any()}
-    return weights.updated(left)
-
-
-def unpacked(values: Weights, bits: Bits, like: Weights) -> Weights:
-    """What `packed` was given, with zeros where the personal entries were.
-
-    Raises:
-        RemoteFault: the number of values does not fit the mask.
-    """
-    full: dict[str, Array] = {}
-    for name, mask in bits.items():
-        if name not in like or mask.shape != like[name].shape:
-            raise RemoteFault(f"mask of tensor {name!r} does not fit the model: got {list(mask.shape)}")
-        if not mask.any():
-            continue
-        if name not in values or values[name].shape != (np.count_nonzero(~mask),):
-            got = list(values[name].shape) if name in values else "nothing"
-            raise RemoteFault(f"tensor {name!r}: expected {np.count_nonzero(~mask)} values, got {got}")
-        full[name] = np.zeros(mask.shape, like[name].dtype)
-        full[name][~mask] = values[name]
-    return values.updated(full)

@@ -1,0 +1,47 @@
+"""What a server keeps of each agent's last accepted upload, to score it against the common model."""
+
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from common import saliency
+from common.errors import LocalFault, RemoteFault
+from common.payloads import Weights
+from common.store import AgentStore
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Earlier:
+    """An upload, the step it was of, and the score that ran up to it."""
+
+    weights: Weights
+    step: int
+    score: Weights | None
+
+
+def choose(
+    rule: saliency.Rule,
+    store: AgentStore[Earlier],
+    agent: str,
+    base: Weights,
+    names: Iterable[str],
+    *,
+    else_from: Weights | None,
+) -> tuple[Earlier, saliency.Chosen] | None:
+    """The agent's upload and which of its entries stay; without one, `else_from` stands for it.
+
+    None where there is neither, or the upload is lost, damaged or of another model: the agent starts from the common
+    model alone, and the log says why.
+    """
+    try:
+        earlier = store.get(agent)
+        if earlier is None and else_from is not None:
+            earlier = Earlier(else_from, -1, None)
+        if earlier is None:
+            return None
+        return earlier, saliency.choose(rule, earlier.weights, base, names, earlier.score)
+    except (LocalFault, RemoteFault) as fault:
+        log.warning('earlier_upload_unusable agent=%s starts_from=common reason="%s"', agent, fault)
+        return None
