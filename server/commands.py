@@ -85,7 +85,6 @@ def export(server: Asking, arguments: argparse.Namespace) -> int:
     folder = Path(arguments.run) if arguments.out is None else arguments.out
     parts = server.stream("ExportRun", pb.ExportRunRequest(run=arguments.run), pb.ExportPart)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         written = list(exporting.write(parts, folder))
     except OSError as error:
         raise ConfigError(

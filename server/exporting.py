@@ -20,21 +20,27 @@ ENDINGS = {"application/onnx": ".onnx", "application/x-onnx": ".onnx"}
 
 
 def write(parts: Iterable[pb.ExportPart], folder: Path) -> Iterator[tuple[str, Path]]:
-    """Write each payload as it is complete; its name and its file."""
-    arriving = folder / ".export.tmp"
-    try:
-        out = arriving.open("wb")
-        for part in parts:
+    """Write each payload as it is complete; its name and its file. The folder is made when the first one comes."""
+    parts = iter(parts)
+    for first in parts:
+        folder.mkdir(parents=True, exist_ok=True)
+        arriving = files.temporary_beside(folder / "export")
+        try:
+            _spool(first, parts, arriving)
+            yield first.name, write_payload(first.name, _decoded(arriving, first.name), folder)
+        finally:
+            arriving.unlink(missing_ok=True)
+
+
+def _spool(first: pb.ExportPart, parts: Iterator[pb.ExportPart], arriving: Path) -> None:
+    part: pb.ExportPart | None = first
+    with arriving.open("wb") as out:
+        while part is not None:
             out.write(part.data)
             if part.last:
-                out.close()
-                yield part.name, write_payload(part.name, _decoded(arriving, part.name), folder)
-                out = arriving.open("wb")
-        if out.tell():
-            raise RemoteFault("the export ended in the middle of a payload; ask again")
-        out.close()
-    finally:
-        arriving.unlink(missing_ok=True)
+                return
+            part = next(parts, None)
+    raise RemoteFault(f"export of {first.name} ended in the middle; ask again")
 
 
 def write_payload(name: str, payload: object, folder: Path) -> Path:
@@ -97,6 +103,5 @@ def _decoded(path: Path, name: str) -> object:
             buffer = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         except ValueError as error:  # an empty file cannot be mapped
             raise RemoteFault(f"export of {name}: no bytes came") from error
-    path.unlink()  # the map keeps the bytes; the next payload gets a new file
     payload: Payload | canonical.Expert = canonical.decode(buffer, limits=OWN, where=f"export of {name}")
     return payload

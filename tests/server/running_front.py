@@ -117,7 +117,10 @@ class RunningFront:
 
 @contextmanager
 def running(
-    options: FrontOptions | None = None, tls: Tls | None = None, listen: str = "127.0.0.1:0"
+    options: FrontOptions | None = None,
+    tls: Tls | None = None,
+    listen: str = "127.0.0.1:0",
+    more: "Sequence[grpc.GenericRpcHandler[bytes, bytes]]" = (),
 ) -> Iterator[RunningFront]:
     fleet, spool, store, remembered = Fleet(), Spool(), Store(), []
     spool.notify = fleet.tell
@@ -127,6 +130,7 @@ def running(
         stop = asyncio.Event()
         try:
             front = Front(fleet, spool, store, remember=remembered.append, options=options)
+            front.server.add_generic_rpc_handlers(tuple(more))
             (taken,) = front.listen([parse_address(listen)], tls)
             await front.start()
         except ConfigError as error:
