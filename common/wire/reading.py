@@ -34,8 +34,7 @@ class Reader:
         found = value.WhichOneof("kind")
         member: Any = _member_of_wire(value, found, alternatives)
         if member is None:
-            got = f"a {value.fields.type!r}" if found == "fields" else _said(found)
-            self._refuse(path, schema.name(t), got)
+            self._refuse(path, schema.name(t), _said(value, found))
         match found:
             case "none":
                 return None
@@ -170,5 +169,15 @@ def _member_of_wire(value: Any, found: str | None, alternatives: tuple[Type, ...
     return None
 
 
-def _said(found: str | None) -> str:
-    return {"none": "None", "map": "a map", "list": "a list", None: "nothing"}.get(found, f"a {found}")
+def _said(value: Any, found: str | None) -> str:
+    match found:
+        case None:
+            return "nothing"
+        case "none":
+            return "None"
+        case "fields":
+            return f"a {value.fields.type}"
+        case "boolean" | "integer" | "real" | "text":
+            return schema.said(getattr(value, found))
+        case _:
+            return f"a value of kind {found}"

@@ -80,9 +80,13 @@ def kind(t: Type) -> str:
 
 def name(t: Type) -> str:
     """The type for people, dataclasses by name alone."""
-    return " or ".join(
-        getattr(member, "__name__", str(member)) if kind(member) != "none" else "None" for member in members(t)
-    )
+    return " or ".join(_name(member) for member in members(t))
+
+
+def said(value: object) -> str:
+    """A value for people: itself when it is short, else its type."""
+    shown = repr(value)
+    return shown if value is None or (type(value) in SCALARS and len(shown) <= 60) else f"a {type(value).__name__}"
 
 
 def items_of(t: Type) -> tuple[bool, tuple[Type, ...]]:
@@ -95,6 +99,16 @@ def items_of(t: Type) -> tuple[bool, tuple[Type, ...]]:
 
 def is_list(t: Type) -> bool:
     return get_origin(t) is list
+
+
+def _name(member: Type) -> str:
+    match kind(member):
+        case "none":
+            return "None"
+        case "literal":
+            return " or ".join(repr(value) for value in get_args(member))
+        case _:
+            return str(member.__name__)
 
 
 def _text(t: Type, outer: frozenset[type]) -> str:

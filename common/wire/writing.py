@@ -29,7 +29,7 @@ class Writer:
             raise LocalFault(f"field {path} cannot be sent: expected at most {OWN.depth} nested values, got more")
         member = _member_of_value(value, schema.members(t))
         if member is None:
-            raise LocalFault(f"field {path} cannot be sent: expected {schema.name(t)}, got {type(value).__name__}")
+            raise LocalFault(f"field {path} cannot be sent: expected {schema.name(t)}, got {schema.said(value)}")
         match schema.kind(member):
             case "none":
                 return pb.Value(none=True)
@@ -40,14 +40,14 @@ class Writer:
             case "payload":
                 return pb.Value(payload=self._payload(value))
             case "experts":
-                experts = [self._payload(Expert(node, value[node])) for node in sorted(value)]
+                experts = [self._payload(Expert(node, value[node])) for node in self._keys(value, path)]
                 return pb.Value(experts=pb.Experts(payloads=experts))
             case "list":
                 return self._list(value, member, path, depth)
             case "map":
                 item = get_args(member)[1]
-                pairs = [(key, self.value(value[key], item, f"{path}[{key!r}]", depth + 1)) for key in sorted(value)]
-                return _map(pairs)
+                keys = self._keys(value, path)
+                return _map([(key, self.value(value[key], item, f"{path}[{key!r}]", depth + 1)) for key in keys])
             case "store":
                 return self._store(value, get_args(member)[0], path, depth)
             case _:
@@ -58,6 +58,12 @@ class Writer:
             raise LocalFault(f"field {path} cannot be sent: expected a number of 64 bits, got {value}")
         as_python = {"boolean": bool, "integer": int, "real": float, "text": str}[kind]  # numpy scalars too
         return pb.Value(**{kind: as_python(value)})
+
+    def _keys(self, value: Mapping[Any, Any], path: str) -> list[str]:
+        for key in value:
+            if not isinstance(key, str):
+                raise LocalFault(f"field {path} cannot be sent: expected text as keys, got {schema.said(key)}")
+        return sorted(value)
 
     def _payload(self, payload: Any) -> int:
         return self._ref(self._put(payload))

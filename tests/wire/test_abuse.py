@@ -661,7 +661,7 @@ def test_a_small_structure_that_unfolds_into_much_stays_bounded() -> None:
     """tracemalloc does not see what protobuf holds, so this looks at the process's high-water mark."""
     command = [sys.executable, "-c", "from tests.wire.test_abuse import *; feed_structures_that_unfold()"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
-    assert int(done.stdout) < 96 * 1024  # KiB
+    assert int(done.stdout) < 64 * 1024  # KiB; usually half of that, one structure as protobuf holds it
 
 
 # ---------------------------------------------------------------- canonical bytes from elsewhere
