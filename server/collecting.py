@@ -41,6 +41,9 @@ class Collection:
     def waiting(self) -> list[str]:
         return [agent for agent in self.offers if agent not in self.replied and agent not in self.answers]
 
+    def n_skipped(self) -> int:
+        return sum(answer.outcome == "skipped" for answer in self.answers.values())
+
     def is_complete(self, wanted: int) -> bool:
         """Whether as many have replied as are wanted, or nobody is left to wait for."""
         n_waiting = len(self.offers) - len(self.replied) - len(self.answers)

@@ -50,10 +50,10 @@ CREATE TABLE replies(
 CREATE TABLE closed(
   run TEXT, step INTEGER, agent TEXT, digest BLOB NOT NULL, PRIMARY KEY(run, step, agent)) WITHOUT ROWID;
 CREATE TABLE rounds(run TEXT, round INTEGER, report BLOB NOT NULL, PRIMARY KEY(run, round)) WITHOUT ROWID;
--- evaluation offers on the State after `step`; agents: who is asked, one name a line
+-- evaluation offers on the State after `step`; agents, missing: who is asked and who is not there, one name a line
 CREATE TABLE evaluations(
   run TEXT, step INTEGER, round INTEGER NOT NULL, status TEXT NOT NULL, agents TEXT NOT NULL,
-  PRIMARY KEY(run, step)) WITHOUT ROWID;
+  missing TEXT NOT NULL, PRIMARY KEY(run, step)) WITHOUT ROWID;
 CREATE TABLE evaluation_reports(
   run TEXT, round INTEGER, moment TEXT, report BLOB NOT NULL, PRIMARY KEY(run, round, moment)) WITHOUT ROWID;
 CREATE TABLE results(run TEXT, name TEXT, ref BLOB NOT NULL, PRIMARY KEY(run, name)) WITHOUT ROWID;

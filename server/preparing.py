@@ -1,0 +1,165 @@
+"""Which agents are ready for a run: each looks at it once and says what its data are under the run's class list."""
+
+import logging
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field
+
+from common import pb
+from common.errors import ConfigError
+from common.runfile import RunFile
+from server.events import Event, Gone, Joined, Key, Prepared, Refused
+from server.fleet import Fleet, Present
+from server.journal import Journal
+
+log = logging.getLogger(__name__)
+Classes = tuple[str, ...]
+
+
+@dataclass
+class Preparing:
+    """Asks agents as they come, all through the run. What they answer is journalled; who refuses is asked again when
+    it comes back, for its owner may have mended it.
+    """
+
+    journal: Journal
+    fleet: Fleet
+    run: str
+    file: RunFile
+    blob: pb.PayloadRef  # the run, as agents fetch it
+    classes: Classes | None = None  # common to all agents, once settled
+    declined: dict[str, str] = field(default_factory=dict)
+    _asked: set[str] = field(default_factory=set)
+
+    def look(self) -> None:
+        """Ask every agent that is there and was not asked."""
+        present = [agent for agent in self.fleet.agents() if self.fits(agent)]
+        ready = self.ready()
+        self._give_positions(present, ready)
+        positions = self.positions()
+        for agent in present:
+            if not agent.online or agent.name in ready | self._asked | self.declined.keys():
+                continue
+            if agent.description.named_data and agent.name not in positions:
+                if reason := self._no_position(positions):
+                    self.declined[agent.name] = reason
+                continue
+            key = pb.TaskKey(run=self.run, agent=agent.name, kind=pb.PREPARE)
+            offer = pb.Offer(key=key, run=self.blob, memory_step=-1, merged_step=-1)
+            if agent.name in positions:
+                index, of = positions[agent.name]
+                offer.data.CopyFrom(pb.DataIndex(index=index, of=of))
+            if self.fleet.offer(offer):
+                self._asked.add(agent.name)
+
+    def heard(self, event: Event) -> None:
+        match event:
+            case Joined(agents):
+                self._asked.difference_update(agents)
+                for agent in agents:
+                    self.declined.pop(agent, None)
+                self.look()
+            case Gone(agents):
+                self._asked.difference_update(agents)
+            case Prepared(key, data, classes) if self._is_mine(key):
+                self._asked.discard(key.agent)
+                self._prepared(key.agent, data, classes)
+            case Refused(key, why, reason, _) if self._is_mine(key):
+                self._asked.discard(key.agent)
+                if why != pb.ENDING:
+                    self.declined[key.agent] = reason
+                    log.info("agent_declined run=%s agent=%s reason=%s", self.run, key.agent, reason)
+
+    def fits(self, agent: Present) -> bool:
+        return set(self.file.agents.tags) <= set(agent.description.tags)
+
+    def ready(self) -> set[str]:
+        query = "SELECT agent FROM agents WHERE run = ? AND prepared IS NOT NULL"
+        return {row["agent"] for row in self.journal.rows(query, self.run)}
+
+    def is_settled(self) -> bool:
+        """Whether enough are ready and nobody who is there has still to answer."""
+        return len(self.ready()) >= self._least() and not self._asked
+
+    def nobody_can(self) -> str:
+        """Why this run will not start with the agents that are there; empty while it may."""
+        present = [agent.name for agent in self.fleet.agents() if self.fits(agent) and agent.online]
+        ready = self.ready()
+        refusing = sorted(self.declined.keys() & set(present))
+        if self._asked or len(ready) >= self._least() or not refusing or len(present) < self._least():
+            return ""
+        if any(agent not in ready and agent not in self.declined for agent in present):
+            return ""
+        reasons = "; ".join(f"agent {agent}: {self.declined[agent]}" for agent in refusing[:3])
+        return f"too few agents can serve run {self.run}: expected {self._least()}, got {len(ready)}; {reasons}"
+
+    def waiting_for(self) -> str:
+        return f"waiting for agents: {len(self.ready())} of {self._least()} are ready"
+
+    def positions(self) -> dict[str, tuple[int, int]]:
+        """agent -> its index among those with named data, of how many."""
+        query = "SELECT agent, position FROM agents WHERE run = ? AND position IS NOT NULL"
+        n = self.file.data.n_agents or 0
+        return {row["agent"]: (row["position"], n) for row in self.journal.rows(query, self.run)}
+
+    def settle_classes(self) -> Classes | None:
+        """The run's class list: from its file, or what all agents have; None when each agent has its own head.
+
+        Raises:
+            ConfigError: two agents have different lists, and the head is common.
+        """
+        if self.file.data.classes is not None or self.file.model.head == "agent":
+            return self.file.data.classes
+        first: tuple[str, Classes] | None = None
+        query = "SELECT agent, prepared FROM agents WHERE run = ? AND prepared IS NOT NULL ORDER BY agent"
+        for row in self.journal.rows(query, self.run):
+            classes = tuple(pb.Prepared.FromString(row["prepared"]).classes)
+            if first is None:
+                first = (row["agent"], classes)
+            elif classes != first[1]:
+                raise ConfigError(
+                    f"run {self.run}: agents have different classes and share one head; give [data] classes, or [model]"
+                    f' head = "agent": {first[0]} has {_shown(first[1])}, {row["agent"]} has {_shown(classes)}'
+                )
+        self.classes = None if first is None else first[1]
+        return self.classes
+
+    def _prepared(self, agent: str, data: pb.DataFacts, classes: Classes) -> None:
+        if self.classes is not None and classes != self.classes:
+            self.declined[agent] = (
+                f"its classes are not the run's: expected {_shown(self.classes)}, got {_shown(classes)}"
+            )
+            log.warning("agent_left_out run=%s agent=%s reason=%s", self.run, agent, self.declined[agent])
+            return
+        prepared = pb.Prepared(data=data, classes=classes).SerializeToString()
+        self.journal.write(
+            "INSERT INTO agents(run, agent, prepared) VALUES (?, ?, ?)"
+            " ON CONFLICT DO UPDATE SET prepared = excluded.prepared",
+            *(self.run, agent, prepared),
+        )
+
+    def _give_positions(self, present: Iterable[Present], ready: Collection[str]) -> None:
+        n = self.file.data.n_agents
+        if n is None or self.positions():
+            return
+        named = sorted(agent.name for agent in present if agent.description.named_data)
+        if len(named) >= n:
+            with self.journal.commit() as db:
+                rows = [(self.run, name, position) for position, name in enumerate(named[:n])]
+                db.executemany("INSERT INTO agents(run, agent, position) VALUES (?, ?, ?)", rows)
+
+    def _no_position(self, positions: dict[str, tuple[int, int]]) -> str:
+        if self.file.data.n_agents is None:
+            return "the run file gives no [data] n_agents, which agents with named data need"
+        return f"all {self.file.data.n_agents} shares of [data] n_agents are taken" if positions else ""
+
+    def _least(self) -> int:
+        named = len(self.positions()) if self.file.data.n_agents else 0
+        return max(self.file.agents.min, named)
+
+    def _is_mine(self, key: Key) -> bool:
+        return key.run == self.run and key.kind == pb.PREPARE
+
+
+def _shown(classes: Classes) -> str:
+    names = ", ".join(classes[:5])
+    return f"{len(classes)} ({names}{', …' if len(classes) > 5 else ''})"

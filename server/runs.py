@@ -1,0 +1,326 @@
+"""All runs of this server: submitted, resumed, watched, stopped. Each has an engine in a thread of its own."""
+
+import logging
+import queue
+import re
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from common import methods, pb, runfile
+from common.blobs import Blobs
+from common.errors import ConfigError, FederationError, LocalFault
+from common.payloads import Blob, Payload
+from common.wire import records
+from server import initial, retention
+from server.engine import DrawFirst, Engine
+from server.fleet import Fleet
+from server.inbox import Stopped
+from server.journal import Journal
+from server.ledger import Ledger
+
+log = logging.getLogger(__name__)
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+RETRY_S = 10.0  # after the disk was full, say
+OVER = ("done", "stopped", "failed")
+Watched = queue.SimpleQueue[pb.RunEvent | None]
+
+
+class Runs:
+    def __init__(self, journal: Journal, blobs: Blobs, fleet: Fleet, *, draw_first: DrawFirst = initial.drawn) -> None:
+        self._journal = journal
+        self._blobs = blobs
+        self._fleet = fleet
+        self._draw_first = draw_first
+        self._lock = threading.Lock()
+        self._watching = threading.Lock()  # taken before the journal's lock, never while that is held
+        self._engines: dict[str, Engine] = {}
+        self._threads: dict[str, threading.Thread] = {}
+        self._watchers: dict[str, list[Watched]] = defaultdict(list)
+        self._closing = threading.Event()
+
+    def start(self) -> None:
+        """Take up what was under way when the server ended."""
+        retention.consider_all(self._journal, self._blobs)
+        for summary in self.list():
+            if summary.status not in OVER:
+                self._launch(summary.run)
+
+    def close(self) -> None:
+        """Let the engines end; their runs go on when the server comes back."""
+        self._closing.set()
+        with self._lock:
+            engines, threads = list(self._engines.values()), list(self._threads.values())
+        for engine in engines:
+            engine.inbox.stop(for_good=False)
+        for thread in threads:
+            thread.join()
+
+    def submit(self, text: str, name: str = "", files: Mapping[str, bytes] | None = None) -> pb.RunSummary:
+        """Take the runs of a file (a run for each row and stage); gives the last of them.
+
+        Raises:
+            ConfigError: the file has mistakes, the name is taken, or an earlier run that it needs is not here.
+        """
+        file = runfile.parse(text, "the submitted run file")
+        with self._lock:
+            base = self._free_name(name, file.run.method)
+            named = self._named(base, tuple(runfile.expand(file)))
+            with self._journal.commit():
+                for run, source, variant in named:
+                    self._insert(run, source, variant, files or {})
+            for run, _, _ in named:
+                self._launch(run)
+        return self._summary(named[-1][0])
+
+    def list(self) -> list[pb.RunSummary]:
+        return self._journal.summaries()
+
+    def detail(self, run: str) -> pb.RunDetail:
+        row = self._row(run)
+        rounds = self._journal.rows("SELECT report FROM rounds WHERE run = ? ORDER BY round", run)
+        query = "SELECT report FROM evaluation_reports WHERE run = ? ORDER BY round, moment"
+        return pb.RunDetail(
+            summary=self._summary(run),
+            config_toml=row["toml"],
+            rounds=[pb.RoundReport.FromString(r["report"]) for r in rounds],
+            evaluations=[pb.EvaluationReport.FromString(r["report"]) for r in self._journal.rows(query, run)],
+        )
+
+    def watch(self, run: str, from_round: int = 0) -> Watched:
+        """The run's rounds from then on, those before first; None when it has ended."""
+        events: Watched = queue.SimpleQueue()
+        with self._watching:
+            detail = self.detail(run)
+            for report in detail.rounds:
+                if from_round <= report.round and self._is_whole(detail.summary, report.round):
+                    events.put(pb.RunEvent(summary=detail.summary, round=report))
+            for evaluation in detail.evaluations:
+                if from_round <= evaluation.round:
+                    events.put(pb.RunEvent(summary=detail.summary, evaluation=evaluation))
+            events.put(pb.RunEvent(summary=detail.summary))
+            if detail.summary.status in OVER:
+                events.put(None)
+            else:
+                self._watchers[run].append(events)
+        return events
+
+    def unwatch(self, run: str, events: Watched) -> None:
+        with self._watching:
+            if events in self._watchers[run]:
+                self._watchers[run].remove(events)
+
+    def stop(self, run: str) -> pb.RunSummary:
+        """End a run; its last State stays, and can be exported."""
+        self._row(run)
+        with self._lock:
+            engine = self._engines.get(run)
+            thread = self._threads.get(run)
+        if engine is not None:
+            engine.inbox.stop(for_good=True)
+            if thread is not None:
+                thread.join()
+        elif self._summary(run).status not in OVER:
+            self._end(run, "stopped", "stopped by an operator")
+        return self._summary(run)
+
+    def export(self, run: str) -> dict[str, Payload]:
+        """What the method calls its result, of the run's last State.
+
+        Raises:
+            ConfigError: there is no such run, or it has no State yet.
+        """
+        row = self._row(run)
+        found = Ledger(self._journal, run).checkpoint()
+        if found is None:
+            raise ConfigError(f"run {run} has no state yet; it is {self._summary(run).status}")
+        place, record = found
+        settled = runfile.from_blob(Blob(runfile.MEDIA_TYPE, row["blob"]))
+        spec = settled.at(max(1, min(place.round - 1, settled.file.run.rounds)))
+        method = methods.load(spec.method)
+        state = records.decode(
+            method.State, record, lambda ref, _type: self._blobs.open(ref), where=f"run {run}: state"
+        )
+        return method.result(spec, state)
+
+    # ------------------------------------------------------------------ submitting
+
+    def _named(self, base: str, variants: Sequence[runfile.Variant]) -> Sequence[tuple[str, str, runfile.Variant]]:
+        """(name, name of the run that it starts from or "", variant) for each."""
+        named = []
+        of_row: dict[tuple[str, str], str] = {}
+        rows = {variant.label for variant in variants}
+        for variant in variants:
+            parts = [base, _slug(variant.label) if len(rows) > 1 else "", _slug(variant.stage)]
+            run = ".".join(part for part in parts if part)
+            of_row[variant.label, variant.stage] = run
+            source = variant.file.run.init_from
+            if source:
+                source = of_row.get((variant.label, source), source)
+                if source not in of_row.values() and self._journal.summary(source) is None:
+                    raise ConfigError(f"[run] init_from: this server has no run {source!r}; it has {self._known()}")
+            if self._journal.summary(run) is not None:
+                raise ConfigError(f"this server has a run {run!r} already; choose another --name")
+            named.append((run, source, variant))
+        if len({run for run, _, _ in named}) < len(named):
+            raise ConfigError("two rows of the run file have labels that make the same name; rename one")
+        return named
+
+    def _insert(self, run: str, source: str, variant: runfile.Variant, files: Mapping[str, bytes]) -> None:
+        file = variant.file
+        if file.run.init != "seed" and file.run.init not in files:
+            raise ConfigError(f"[run] init: {file.run.init} was not sent with the run file")
+        toml, blob = runfile.to_toml(file), bytes(runfile.to_blob(file, run, file.data.classes).data)
+        self._journal.write(
+            "INSERT INTO runs(run, toml, blob, method, rounds, init_from, status, created_at)"
+            " VALUES (?, ?, ?, ?, ?, ?, 'waiting', ?)",
+            *(run, toml, blob, file.run.method, file.run.rounds, source, time.time()),
+        )
+        refs = {
+            name: retention.put_pinned(self._journal, self._blobs, f"files {run}", Blob(initial.NPZ, data), "exact")
+            for name, data in files.items()
+            if name == file.run.init
+        }
+        for name, ref in refs.items():
+            self._journal.write("INSERT INTO files VALUES (?, ?, ?)", run, name, ref.SerializeToString())
+        retention.own(self._journal, f"files {run}", (ref.sha256 for ref in refs.values()))
+
+    def _free_name(self, name: str, method: str) -> str:
+        if name:
+            if not NAME.fullmatch(name):
+                raise ConfigError(f"the name of a run is letters, digits, '.', '_' and '-', at most 128: got {name!r}")
+            return name
+        taken = [summary.run for summary in self.list()]
+        number = 1
+        while any(run == f"{method}-{number}" or run.startswith(f"{method}-{number}.") for run in taken):
+            number += 1
+        return f"{method}-{number}"
+
+    # ------------------------------------------------------------------ threads
+
+    def _launch(self, run: str) -> None:
+        """Start its engine, unless it waits for an earlier run or ended with that."""
+        source = self._row(run)["init_from"]
+        if source and (before := self._journal.summary(source)) is not None and before.status != "done":
+            if before.status in OVER:
+                self._end(run, "failed", f"it starts from run {source}, which is {before.status}")
+            else:
+                self._journal.write("UPDATE runs SET reason = ? WHERE run = ?", f"waiting for run {source}", run)
+            return
+        with self._lock:
+            if run not in self._threads and not self._closing.is_set():
+                thread = threading.Thread(target=self._drive, args=(run,), name=f"run-{run}")
+                self._threads[run] = thread
+                thread.start()
+
+    def _drive(self, run: str) -> None:
+        """One thread: the engine, again after faults of the disk, until the run or the server ends."""
+        try:
+            while not self._attempt(run):
+                log.info("run_resumes run=%s", run)
+        finally:
+            with self._lock:
+                self._engines.pop(run, None)
+                self._threads.pop(run, None)
+        status = self._summary(run).status
+        if status in OVER:
+            for follower in self._journal.rows("SELECT run FROM runs WHERE init_from = ? AND status = 'waiting'", run):
+                self._launch(follower["run"])
+
+    def _attempt(self, run: str) -> bool:
+        """Drive the run once; False when it should be tried again."""
+        engine = None
+        try:
+            engine = self._engine(run)
+            engine.drive()
+            self._tell_end(run)
+        except Stopped as stopped:
+            if stopped.for_good:
+                self._end(run, "stopped", "stopped by an operator")
+        except LocalFault as fault:
+            log.error("run_interrupted run=%s reason=%s", run, fault)
+            self._publish(run, pb.RunEvent(note=f"interrupted, tried again in {RETRY_S:g} s: {fault}"))
+            return self._stopped_within(RETRY_S, run)
+        except FederationError as fault:
+            self._end(run, "failed", str(fault))
+        except Exception as error:  # the outermost loop: a fault in one method must not touch the other runs
+            log.exception("run_failed run=%s", run)
+            self._end(run, "failed", f"fault in method or server: {type(error).__name__}: {error}")
+        finally:
+            if engine is not None:
+                engine.close()
+        return True
+
+    def _engine(self, run: str) -> Engine:
+        engine = Engine(
+            run,
+            self._journal,
+            self._blobs,
+            self._fleet,
+            folder=self._blobs.path(bytes(32)).parent,
+            publish=lambda event: self._publish(run, event),
+            draw_first=self._draw_first,
+        )
+        with self._lock:
+            self._engines[run] = engine
+        if self._closing.is_set():
+            engine.inbox.stop(for_good=False)
+        return engine
+
+    def _stopped_within(self, seconds: float, run: str) -> bool:
+        """Let some time pass; whether the run or the server was told to stop meanwhile."""
+        with self._lock:
+            engine = self._engines.get(run)
+        if engine is None:
+            return self._closing.wait(seconds)
+        try:
+            engine.inbox.pause(seconds)
+        except Stopped as stopped:
+            if stopped.for_good:
+                self._end(run, "stopped", "stopped by an operator")
+            return True
+        return False
+
+    def _end(self, run: str, status: str, reason: str) -> None:
+        self._journal.set_status(run, status, reason)
+        log.info("run_ended run=%s status=%s reason=%s", run, status, reason)
+        self._tell_end(run)
+
+    def _tell_end(self, run: str) -> None:
+        last = pb.RunEvent(summary=self._summary(run))
+        self._publish(run, last)
+        with self._watching:
+            for events in self._watchers.pop(run, []):
+                events.put(None)
+
+    def _publish(self, run: str, event: pb.RunEvent) -> None:
+        with self._watching:
+            for events in self._watchers.get(run, []):
+                events.put(event)
+
+    # ------------------------------------------------------------------ small things
+
+    def _is_whole(self, summary: pb.RunSummary, round_number: int) -> bool:
+        return summary.status == "done" or round_number < summary.round
+
+    def _summary(self, run: str) -> pb.RunSummary:
+        found = self._journal.summary(run)
+        if found is None:
+            raise ConfigError(f"this server has no run {run!r}; it has {self._known()}")
+        return found
+
+    def _row(self, run: str) -> "Mapping[str, Any]":
+        found = self._journal.row("SELECT * FROM runs WHERE run = ?", run)
+        if found is None:
+            raise ConfigError(f"this server has no run {run!r}; it has {self._known()}")
+        return dict(found)
+
+    def _known(self) -> str:
+        return ", ".join(summary.run for summary in self.list()) or "none"
+
+
+def _slug(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-.")
