@@ -18,6 +18,10 @@ import pytest
 from fake_device import work
 from scripted_federation import Federation
 
+from common import pb
+from common.methods import fedavg
+from common.payloads import Weights
+from common.wire import records
 from edge_client import folder as state_folder
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -52,7 +56,7 @@ def started(tmp_path: Path, server: Federation, *arguments: str) -> Iterator["su
 def data(tmp_path: Path) -> Path:
     path = tmp_path / "data.npz"
     rng = np.random.default_rng(0)
-    np.savez(path, x=rng.random((40, 4), dtype=np.float32), y=np.arange(40) % 2)
+    np.savez(path, x=rng.integers(0, 256, (40, 8, 8, 1), dtype=np.uint8), y=np.arange(40) % 2)
     return path
 
 
@@ -231,3 +235,32 @@ def _with_health(tmp_path: Path) -> Federation:
         credentials=credentials,
         add=lambda server: health_pb2_grpc.add_HealthServicer_to_server(servicer, server),
     )
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_real_training_over_real_grpc(tmp_path: Path, server: Federation, data: Path, workers: int) -> None:
+    """PREPARE, two steps of FedAvg on the numpy learner, and an evaluation: memory, reply and report in place."""
+    flags = ("--workers", str(workers)) if workers else ()
+    model = Weights(
+        {"classifier.weight": np.zeros((2, 64), np.float32), "classifier.bias": np.zeros(2, np.float32)}
+    )
+    task = records.encode(fedavg.Task(model, first=None), server.blobs.put)
+    with started(tmp_path, server, "--data", str(data), *flags):
+        server.offer(work(server, 0, kind=pb.PREPARE, task=pb.Record()))
+        prepared = server.expect("prepared").prepared
+        server.offer(work(server, 0, task=task, round=1, phase="train"))
+        first = server.reply()
+        server.offer(work(server, 1, task=task, round=2, phase="train", memory_step=0, merged_step=0))
+        second = server.reply()
+        evaluate = {"kind": pb.EVALUATE, "memory_step": 1, "merged_step": 1, "moments": ["merged"]}
+        server.offer(work(server, 1, task=task, round=2, **evaluate))
+        evaluated = server.reply()
+    assert list(prepared.classes) == ["0", "1"]
+    assert prepared.data.n_train == first.report.n_samples > 0
+    reply = records.decode(fedavg.Reply, second.record, lambda ref, _: server.blobs.open(ref), where="reply")
+    assert any(np.any(array) for array in reply.weights.values())
+    assert first.report.warmup
+    assert not second.report.warmup
+    assert first.report.wall_s > 0.0
+    assert not first.report.shared
+    assert evaluated.evaluations[0].n > 0
