@@ -73,8 +73,8 @@ async def _serve(options: ServeOptions, journal: Journal, blobs: Blobs, fleet: F
     await asyncio.to_thread(runs.start)
     await front.start()
     await local.start()
-    _announce(options, taken)
     try:
+        _announce(options, taken)
         await stopping.wait()
     finally:
         log.info("draining grace_s=%g", options.grace_s)
@@ -91,6 +91,7 @@ def prepare(state_dir: Path) -> None:
     """
     try:
         state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        (state_dir / "blobs" / "partial").mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(
             f"cannot use the state folder {state_dir}: {error.strerror}; choose another with --state-dir",
@@ -121,7 +122,10 @@ def _stop(stopping: asyncio.Event, loop: asyncio.AbstractEventLoop) -> None:
 def _announce(options: ServeOptions, taken: Sequence[Address]) -> None:
     names = [str(address) for address in taken]
     if options.port_file is not None:
-        files.write_at_once(options.port_file, [f"{names[0]}\n".encode()])
+        try:
+            files.write_at_once(options.port_file, [f"{names[0]}\n".encode()])
+        except OSError as error:
+            raise ConfigError(f"cannot write --port-file {options.port_file}: {error.strerror}") from error
     if options.as_json:
         text = json.dumps({"listening": names[0], "addresses": names, "state_dir": str(options.state_dir)})
     else:
