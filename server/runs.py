@@ -72,8 +72,8 @@ class Runs:
             with self._journal.commit():
                 for run, source, variant in named:
                     self._insert(run, source, variant, files or {})
-            for run, _, _ in named:
-                self._launch(run)
+        for run, _, _ in named:
+            self._launch(run)
         return self._summary(named[-1][0])
 
     def list(self) -> list[pb.RunSummary]:
