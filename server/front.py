@@ -113,7 +113,7 @@ class Front:
         """Say that this server is going, send the hosts away, let transfers under way finish, and stop."""
         await self.health.enter_graceful_shutdown()
         self._fleet.send_away(come_back_s, come_back_s, "the server is stopping; come back in a moment")
-        await self.server.stop(grace_s)
+        await self.server.stop(max(grace_s, 1.0))  # the hosts have to hear it in any case
         self._intake_pool.shutdown()
         self._blobs_pool.shutdown()
 
