@@ -127,7 +127,7 @@ class DataFacts:
 
     name: str
     n_classes: int
-    classes_sha256: bytes
+    classes_sha256: str  # hex
     n_train: int
     n_test: int
     n_unlabelled: int = 0

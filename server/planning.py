@@ -26,7 +26,7 @@ def facts(data: pb.DataFacts) -> DataFacts:
     return DataFacts(
         name=data.name,
         n_classes=data.n_classes,
-        classes_sha256=data.classes_sha256,
+        classes_sha256=data.classes_sha256.hex(),
         n_train=data.n_train,
         n_test=data.n_test,
         n_unlabelled=data.n_unlabelled,
