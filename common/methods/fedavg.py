@@ -17,7 +17,7 @@ import numpy as np
 
 from common import personal
 from common.average import weighted_mean
-from common.method import AgentInfo, Learner, Model, RunSpec, Scores, Site, Skip, Spec, Step, Term
+from common.method import AgentInfo, Model, RunSpec, Scores, Site, Skip, Spec, Step, Term
 from common.payloads import Payload, Weights
 from common.samples import Samples
 
@@ -52,9 +52,12 @@ class Memory:
 
 def init(run: RunSpec[Any], model: Model, start: Mapping[str, Payload], rng: np.random.Generator) -> State:
     weights, parameters = personal.first_weights(model, start, rng), model.parameters()
-    shared = weights.without(_kept(run, parameters))
-    first = weights.only(personal.batch_norm(parameters, run.config.bn))
-    return State(shared, first.without(personal.own_head(run, parameters)) or None)
+    return split(weights, _kept(run, parameters), personal.own_head(run, parameters))
+
+
+def split(weights: Weights, kept: tuple[str, ...], own_head: tuple[str, ...]) -> State:
+    """The first State when agents keep these tensors, of which those of an own head have no first values."""
+    return State(weights.without(kept), weights.only(kept).without(own_head) or None)
 
 
 def plan(
@@ -70,13 +73,21 @@ def work(task: Task, memory: Memory, site: Site[Any]) -> tuple[Reply, Memory]:
 
 
 def train(task: Task, memory: Memory, site: Site[Any], terms: tuple[Term, ...] = ()) -> tuple[Reply, Memory]:
-    samples = site.data.train
-    if not len(samples):
+    samples, learner = some_samples(site), site.learner()
+    start = personal.whole(site, learner, [task.weights, task.first, memory.own])
+    fitted = learner.fit(start, samples, site.training, terms=terms, rng=site.rng)
+    return parted(fitted.weights, _kept(site.run, learner.parameters()), len(samples))
+
+
+def some_samples(site: Site[Any]) -> Samples:
+    if not len(site.data.train):
         raise Skip("no training samples")
-    learner = site.learner()
-    fitted = learner.fit(_model(task, memory, site, learner), samples, site.training, terms=terms, rng=site.rng)
-    kept = _kept(site.run, learner.parameters())
-    return Reply(fitted.weights.without(kept), len(samples)), Memory(fitted.weights.only(kept) or None)
+    return site.data.train
+
+
+def parted(weights: Weights, kept: tuple[str, ...], n_samples: int) -> tuple[Reply, Memory]:
+    """What goes up of a trained model, and what stays."""
+    return Reply(weights.without(kept), n_samples), Memory(weights.only(kept) or None)
 
 
 def merge(run: RunSpec[Any], state: State, replies: Iterator[tuple[AgentInfo, Reply]], step: Step) -> State:
@@ -85,19 +96,18 @@ def merge(run: RunSpec[Any], state: State, replies: Iterator[tuple[AgentInfo, Re
 
 
 def predict(task: Task, reply: Reply | None, memory: Memory, site: Site[Any], inputs: Samples) -> dict[str, Scores]:
-    learner = site.learner()
-    trained = reply.weights if reply else None
-    weights = personal.whole(site, learner, [task.weights, task.first, memory.own, trained])
-    reading = "personal" if _kept(site.run, learner.parameters()) else "model"
-    return {reading: learner.scores(weights, inputs)}
+    reading = "personal" if _kept(site.run, site.learner().parameters()) else "model"
+    return {reading: scores(task, reply, memory, site, inputs)}
+
+
+def scores(task: Task, reply: Reply | None, memory: Memory, site: Site[Any], inputs: Samples) -> Scores:
+    """Of the model as it was trained, or, without a reply, as the next training would start."""
+    learner, trained = site.learner(), reply.weights if reply else None
+    return learner.scores(personal.whole(site, learner, [task.weights, task.first, memory.own, trained]), inputs)
 
 
 def result(run: RunSpec[Any], state: State) -> dict[str, Payload]:
     return {"weights": state.weights if state.first is None else state.weights.updated(state.first)}
-
-
-def _model(task: Task, memory: Memory, site: Site[Any], learner: Learner) -> Weights:
-    return personal.whole(site, learner, [task.weights, task.first, memory.own])
 
 
 def _kept(run: RunSpec[Any], parameters: Mapping[str, Spec]) -> tuple[str, ...]:
