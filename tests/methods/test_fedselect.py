@@ -1,7 +1,8 @@
 """FedSelect by hand (see test_fedavg.py): of two entries one becomes personal a round, at most one of two.
 
 Round 1 is FedAvg, common (2.5, 2.5); both entries moved alike, so the first, t, becomes personal: a's 1, b's 3.
-Round 2: a from (1, 2.5) to (1.5, 2.25), b from (3, 2.5) to (4.5, 4.25). Nobody shares t, it stays 2.5; v = (2.25 + 3 * 4.25) / 4.
+Round 2: a from (1, 2.5) to (1.5, 2.25), b from (3, 2.5) to (4.5, 4.25). Nobody shares t, it stays 2.5;
+v = (2.25 + 3 * 4.25) / 4 = 3.75.
 """
 
 from dataclasses import replace
