@@ -33,12 +33,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from common import pb
-from common.errors import LocalFault
+from common.errors import LocalFault, RemoteFault
 from common.payloads import Encoding, Origin
 from common.wire import dtypes, structure
+from common.wire import slots as announced
 from common.wire.limits import OWN, Limits
 from common.wire.refusal import parse, refused
-from common.wire.structure import Expert, Sendable, Slot
+from common.wire.slots import Slot
+from common.wire.structure import Expert, Sendable
 from common.wire.values import Values
 
 __all__ = ["ALIGN", "MAGIC", "Expert", "Layout", "Sendable", "decode", "encode", "layout", "verify"]
@@ -68,20 +70,28 @@ class Layout:
 
 
 def encode(payload: Sendable, encoding: Encoding = "exact") -> Iterator[bytes | memoryview]:
-    """The canonical bytes, in pieces that are views of the arrays wherever they travel as they are."""
-    message, arrays = structure.describe(payload, encoding)
-    head = _head(message)
-    if len(head) > OWN.structure_bytes:
-        raise LocalFault(
-            f"payload cannot be sent: its structure must fit in one part: expected at most {OWN.structure_bytes} bytes"
-            f" of names and shapes, got {len(head)}"
-        )
-    yield head
-    for array, wire in arrays:
-        data = dtypes.to_wire(array, wire)
-        if len(data):
-            yield data
-            yield _ZEROS[: -len(data) % ALIGN]
+    """The canonical bytes, in pieces that are views of the arrays wherever they travel as they are.
+
+    Raises:
+        LocalFault: the payload is one that the other side would refuse for more than a policy.
+    """
+    try:
+        message, arrays = structure.describe(payload, encoding)
+        kind = message.WhichOneof("kind")
+        found = layout_of(kind, getattr(message, kind), limits=OWN, where="")
+        if len(found.head) > OWN.structure_bytes:
+            limit = f"at most {OWN.structure_bytes} bytes of names and shapes"
+            raise refused("", "structure, which must fit in one part", limit, len(found.head))
+        yield found.head
+        for (array, wire), slot in zip(arrays, found.slots, strict=True):
+            data = dtypes.to_wire(array, wire)
+            if slot.below is not None:
+                Values(slot, limits=OWN, where="").feed(data)
+            if len(data):
+                yield data
+                yield _ZEROS[: -len(data) % ALIGN]
+    except (RemoteFault, ValueError, TypeError) as error:  # the latter two from protobuf: a class id below zero, say
+        raise LocalFault(f"{type(payload).__name__} cannot be sent: {error}") from error
 
 
 def decode(buffer: Buffer, *, sha256: bytes | None = None, limits: Limits = OWN, where: str = "") -> Sendable:
@@ -98,7 +108,7 @@ def decode(buffer: Buffer, *, sha256: bytes | None = None, limits: Limits = OWN,
         for slot, start in zip(found.slots, found.starts, strict=True)
     ]
     digest = hashlib.sha256(view).digest() if sha256 is None else sha256
-    origin = Origin(digest, found.size, structure.encoding_of(found.slots))
+    origin = Origin(digest, found.size, announced.encoding_of(found.slots))
     return structure.rebuild(found.message, arrays, origin)
 
 
@@ -159,7 +169,7 @@ def structure_bytes(view: memoryview, *, limits: Limits, where: str) -> int:
 
 def layout_of(kind: str, body: Any, *, limits: Limits, where: str) -> Layout:
     """Check a structure message, which has no unknown fields, and lay its arrays out."""
-    slots = structure.slots(kind, body, limits=limits, where=where)
+    slots = announced.slots(kind, body, limits=limits, where=where)
     message = pb.Payload(**{kind: body})
     head = _head(message)
     starts, end = [], len(head)

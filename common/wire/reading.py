@@ -37,6 +37,8 @@ class Reader:
             self._refuse(path, schema.name(t), _said(value, found))
         match found:
             case "none":
+                if not value.none:
+                    self._refuse(path, "None to be marked by true", "false")
                 return None
             case "boolean" | "integer":
                 return getattr(value, found)

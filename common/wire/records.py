@@ -4,7 +4,7 @@ A record is decoded against the class that the reader has; whatever does not fit
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import is_dataclass
 from typing import Any
 
@@ -34,18 +34,12 @@ def decode(cls: Type, record: pb.Record, get: Get, *, where: str = "", limits: L
     Raises:
         RemoteFault: it is no record of such a class, or breaks a limit.
     """
-    member = _member(cls, record, where)
-    _check_refs(record, limits, where)
-    reader = Reader(record.payloads, get, limits, where)
-    return reader.value(pb.Value(fields=record.fields), member, member.__name__, 0)
+    return _read(cls, record, get, where, limits)
 
 
 def check(cls: Type, record: pb.Record, *, where: str, limits: Limits) -> None:
     """Refuse what `decode` would refuse, before any payload is here."""
-    member = _member(cls, record, where)
-    _check_refs(record, limits, where)
-    reader = Reader(record.payloads, None, limits, where)
-    reader.value(pb.Value(fields=record.fields), member, member.__name__, 0)
+    _read(cls, record, None, where, limits)
 
 
 def digest(record: pb.Record) -> bytes:
@@ -62,6 +56,19 @@ def payload_fields(record: pb.Record) -> tuple[str, ...]:
     return tuple(names)
 
 
+def _read(cls: Type, record: pb.Record, get: Get | None, where: str, limits: Limits) -> Any:
+    member = _member(cls, record, where)
+    check_known(record, where=where)
+    _check_refs(record.payloads, limits, where)
+    value = pb.Value(fields=record.fields)
+    obj = Reader(record.payloads, get, limits, where).value(value, member, member.__name__, 0)
+    used = {index for index, _ in _uses(value, "")}
+    for index in range(len(record.payloads)):
+        if index not in used:
+            raise refused(where, "payloads of a record", "a field for each", f"number {index} that no field has")
+    return obj
+
+
 def _member(cls: Type, record: pb.Record, where: str) -> type:
     """The class, or the member of a union, that a record says it is of; its schema must be ours."""
     named = {member.__name__: member for member in schema.members(cls)}
@@ -74,22 +81,17 @@ def _member(cls: Type, record: pb.Record, where: str) -> type:
     return member
 
 
-def _check_refs(record: pb.Record, limits: Limits, where: str) -> None:
-    check_known(record, where=where)
-    n = len(record.payloads)
+def _check_refs(refs: Sequence[pb.PayloadRef], limits: Limits, where: str) -> None:
+    n = len(refs)
     if n > limits.n_payloads:
         raise refused(where, "record", f"at most {limits.n_payloads} payloads", n)
-    for ref in record.payloads:
+    for ref in refs:
         check_ref(ref, limits=limits, where=where)
-    total = sum(ref.size for ref in record.payloads)
+    total = sum(ref.size for ref in refs)
     if total > limits.record_bytes:
         raise refused(where, "payloads of a record", f"at most {limits.record_bytes} bytes", total)
-    if len({ref.sha256 for ref in record.payloads}) < n:
+    if len({ref.sha256 for ref in refs}) < n:
         raise refused(where, "payloads of a record", "each once", "one of them again")
-    used = {index for index, _ in _uses(pb.Value(fields=record.fields), "")}
-    unused = [index for index in range(n) if index not in used]
-    if unused:
-        raise refused(where, "payloads of a record", "a field for each", f"number {unused[0]} that no field has")
 
 
 def _uses(value: Any, path: str) -> Iterator[tuple[int, str]]:

@@ -8,7 +8,7 @@ from common.payloads import Array
 from common.wire import dtypes
 from common.wire.limits import Limits
 from common.wire.refusal import refused
-from common.wire.structure import Slot
+from common.wire.slots import Slot
 
 # Half-precision floats are looked at as bits: numpy has no fast isfinite for one, and no type for the other.
 _EXPONENT: dict[int, int] = {pb.FLOAT16: 0x7C00, pb.BFLOAT16: 0x7F80}

@@ -542,6 +542,16 @@ def sparse_of(*indices: int) -> Sparse:
     return Sparse({"w": SparseEntries((50,), np.array(indices), np.zeros(len(indices), "f4"))})
 
 
+def with_indices(*indices: int, sentence: str) -> Attack:
+    """Good bytes with other indices put in, which our own encoder would not write."""
+    n = len(indices)
+    data = bytearray(canonical_bytes(sparse_of(*range(n))))
+    data[64 : 64 + 4 * n] = np.array(indices, "<i4").tobytes()
+    sentence = f"indices of sparse tensor 'w': expected {sentence}"
+    return Attack(list(parts(bytes(data), 0, 128)), ref_of(bytes(data)), sentence)
+
+
+UNSORTED = "ascending indices, each once, got one that is not above the last"
 rows(
     {
         "nan": valued(with_one(np.nan, 3), not_finite(3)),
@@ -560,24 +570,11 @@ rows(
             "values of sparse tensor 'w': expected finite numbers (the run's wire.non_finite),"
             " got NaN or Inf at element 0",
         ),
-        "sparse_index_out_of_range": valued(
-            sparse_of(1, 50), "indices of sparse tensor 'w': expected indices from 0 to 49, got 50"
-        ),
-        "sparse_index_below_zero": valued(
-            sparse_of(-1, 4), "indices of sparse tensor 'w': expected indices from 0 to 49, got -1"
-        ),
-        "sparse_indices_unsorted": valued(
-            sparse_of(4, 1),
-            "indices of sparse tensor 'w': expected ascending indices, each once, got one that is not above the last",
-        ),
-        "sparse_index_twice": valued(
-            sparse_of(4, 4),
-            "indices of sparse tensor 'w': expected ascending indices, each once, got one that is not above the last",
-        ),
-        "sparse_indices_unsorted_across_slices": valued(
-            sparse_of(*range(16), 15),
-            "indices of sparse tensor 'w': expected ascending indices, each once, got one that is not above the last",
-        ),
+        "sparse_index_out_of_range": with_indices(1, 50, sentence="indices from 0 to 49, got 50"),
+        "sparse_index_below_zero": with_indices(-1, 4, sentence="indices from 0 to 49, got -1"),
+        "sparse_indices_unsorted": with_indices(4, 1, sentence=UNSORTED),
+        "sparse_index_twice": with_indices(4, 4, sentence=UNSORTED),
+        "sparse_indices_unsorted_across_slices": with_indices(*range(16), 15, sentence=UNSORTED),
     }
 )
 

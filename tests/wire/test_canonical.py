@@ -15,7 +15,7 @@ from hypothesis.extra import numpy as hnp
 from common import pb
 from common.encoding import as_received
 from common.errors import LocalFault
-from common.payloads import Blob, Encoding, Mask, Prompt, Sparse, SparseEntries, Weights
+from common.payloads import Blob, Encoding, Mask, Prompt, Prototypes, Sparse, SparseEntries, Weights
 from common.wire import canonical
 from tests.wire.examples import PAYLOADS, arrays_of, assert_same, canonical_bytes, ref_of
 
@@ -153,8 +153,44 @@ def test_an_element_type_that_cannot_travel_is_named(array: np.ndarray) -> None:
 
 def test_a_structure_that_fits_in_no_part_is_refused_before_it_is_sent() -> None:
     many = Weights({f"{i:0100}": np.zeros((), "f4") for i in range(10_000)})
-    with pytest.raises(LocalFault, match="its structure must fit in one part: expected at most 1048512 bytes"):
+    with pytest.raises(LocalFault, match="structure, which must fit in one part: expected at most 1048512"):
         canonical_bytes(many)
+
+
+@pytest.mark.parametrize(
+    ("payload", "sentence"),
+    [
+        (
+            Prompt(np.zeros((2, 3), "f4")),
+            "Prompt cannot be sent: shape of prompt context: expected 3 dimensions, got 2",
+        ),
+        (
+            Prototypes(np.array([4, 1]), np.array([1, 1]), np.zeros((2, 3))),
+            "Prototypes cannot be sent: class ids of prototypes: expected ascending, got 1 after 4",
+        ),
+        (
+            Prototypes(np.array([4]), np.array([0]), np.zeros((1, 3))),
+            "Prototypes cannot be sent: count of a prototype: expected 1 to 2**63 - 1, got 0",
+        ),
+        (Prototypes(np.array([-1]), np.array([1]), np.zeros((1, 3))), "Prototypes cannot be sent: …"),
+        (Mask({"w": np.ones(3)}), "Mask cannot be sent: dtype of mask 'w': expected BOOL, got FLOAT64"),
+        (
+            Weights({"w": np.ones(3)}, {"w": "counter"}),
+            "Weights cannot be sent: dtype of counter 'w': expected an integer type, got FLOAT64",
+        ),
+        (
+            Sparse({"w": SparseEntries((9,), np.array([3, 3]), np.ones(2))}),
+            "Sparse cannot be sent: indices of sparse tensor 'w': expected ascending indices, each once,"
+            " got one that is not above the last",
+        ),
+        (Blob("", b""), "Blob cannot be sent: media type of a blob: expected 1 to 512 bytes, got 0 bytes"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_a_payload_that_the_other_side_would_refuse_is_our_own_fault(payload: object, sentence: str) -> None:
+    with pytest.raises(LocalFault) as fault:
+        canonical_bytes(payload)
+    assert str(fault.value).startswith(sentence.rstrip("…"))
 
 
 names = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=8)
