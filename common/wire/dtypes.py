@@ -27,8 +27,9 @@ _NARROW: dict[str, int] = {"float16": pb.FLOAT16, "bfloat16": pb.BFLOAT16}
 
 FLOATS = frozenset({pb.FLOAT32, pb.FLOAT64, pb.FLOAT16})
 INTEGERS = frozenset({pb.INT8, pb.INT16, pb.INT32, pb.INT64, pb.UINT8})
-# (dtype, wire) where they differ; INT64 as INT32 is for the indices of sparse tensors alone
-LOSSY = frozenset({(pb.FLOAT32, pb.FLOAT16), (pb.FLOAT32, pb.BFLOAT16)})
+# (dtype, wire) by dtype; INT64 as INT32 is for the indices of sparse tensors alone
+ALLOWED: dict[int, tuple[tuple[int, int], ...]] = {number: ((number, number),) for number in _NUMPY}
+ALLOWED[pb.FLOAT32] += tuple((pb.FLOAT32, narrow) for narrow in _NARROW.values())
 SHORT_INDEX = (pb.INT64, pb.INT32)
 
 
@@ -69,9 +70,11 @@ def to_wire(array: Array, wire: int) -> memoryview:
         flat: Array = np.packbits(np.ascontiguousarray(array, np.bool_).reshape(-1), bitorder="little")
     elif wire == pb.BFLOAT16:
         flat = to_bfloat16(array)
-    else:
+    elif wire == pb.FLOAT16:
         with np.errstate(over="ignore"):  # beyond the range it becomes Inf, and the receiver's policy decides
             flat = np.ascontiguousarray(array, dtype=_WIRE[wire])
+    else:
+        flat = np.ascontiguousarray(array, dtype=_WIRE[wire])
     return flat.reshape(-1).view(np.uint8).data
 
 

@@ -16,6 +16,8 @@ from common.wire import dtypes
 from common.wire.limits import Limits
 from common.wire.refusal import refused
 
+_KINDS = frozenset({pb.PARAM, pb.BUFFER, pb.COUNTER})
+
 
 @dataclass(frozen=True)
 class Slot:
@@ -75,21 +77,24 @@ class _Check:
         """Also bounds shapes with a zero in them, which numpy would still refuse to make."""
         rank, limit = len(shape), self.limits.payload_bytes
         self.refuse(rank <= self.limits.rank, f"shape of {what}", f"at most {self.limits.rank} dimensions", rank)
-        size = dtypes.decoded_bytes(dtype, math.prod(max(n, 1) for n in shape))
-        self.refuse(size <= limit, f"shape of {what}", f"at most {limit} bytes of it", f"{tuple(shape)}, {size} bytes")
-        return tuple(shape)
+        checked = tuple(shape)
+        size = dtypes.decoded_bytes(dtype, math.prod(n or 1 for n in checked))
+        if size > limit:
+            raise refused(self.where, f"shape of {what}", f"at most {limit} bytes of it", f"{checked}, {size} bytes")
+        return checked
 
     def array(self, described: Any, what: str, *, short_index: bool | None = None) -> Slot:
         """`short_index` is given for sparse indices alone: whether they must travel as INT32."""
         dtype, wire = described.dtype, described.wire
-        self.refuse(dtypes.known(dtype), f"dtype of {what}", "an element type", dtypes.label(dtype))
-        if short_index is not None:
-            allowed = {dtypes.SHORT_INDEX if short_index else (pb.INT64, pb.INT64)}
+        if not dtypes.known(dtype):
+            raise refused(self.where, f"dtype of {what}", "an element type", dtypes.label(dtype))
+        if short_index is None:
+            allowed = dtypes.ALLOWED[dtype]
         else:
-            allowed = {(dtype, dtype)} | {pair for pair in dtypes.LOSSY if pair[0] == dtype}
-        pairs = " or ".join(sorted(f"{dtypes.label(d)} as {dtypes.label(w)}" for d, w in allowed))
-        got = f"{dtypes.label(dtype)} as {dtypes.label(wire)}"
-        self.refuse((dtype, wire) in allowed, f"dtype of {what}", pairs, got)
+            allowed = (dtypes.SHORT_INDEX if short_index else (pb.INT64, pb.INT64),)
+        if (dtype, wire) not in allowed:
+            expected = " or ".join(f"{dtypes.label(d)} as {dtypes.label(w)}" for d, w in allowed)
+            raise refused(self.where, f"dtype of {what}", expected, f"{dtypes.label(dtype)} as {dtypes.label(wire)}")
         shape = self.shape(described.shape, what, dtype)
         return Slot(what, shape, dtype, wire, dtypes.wire_bytes(wire, math.prod(shape)))
 
@@ -105,7 +110,7 @@ def _weights_slots(message: Any, check: _Check) -> Iterator[Slot]:
     for item in message.arrays:
         what = f"array {item.name!r}"
         slot = check.array(item.array, what)
-        check.refuse(item.kind in pb.ArrayKind.values(), f"kind of {what}", "PARAM, BUFFER or COUNTER", item.kind)
+        check.refuse(item.kind in _KINDS, f"kind of {what}", "PARAM, BUFFER or COUNTER", item.kind)
         if item.kind == pb.COUNTER:
             ok = slot.dtype in dtypes.INTEGERS
             check.refuse(ok, f"dtype of counter {item.name!r}", "an integer type", dtypes.label(slot.dtype))

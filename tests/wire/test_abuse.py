@@ -372,7 +372,7 @@ rows(
         ),
         "wire_of_the_future": one(
             wire=99,
-            sentence="dtype of array 'w': expected FLOAT32 as BFLOAT16 or FLOAT32 as FLOAT16 or FLOAT32 as FLOAT32,"
+            sentence="dtype of array 'w': expected FLOAT32 as FLOAT32 or FLOAT32 as FLOAT16 or FLOAT32 as BFLOAT16,"
             " got FLOAT32 as unknown number 99",
         ),
         "counter_in_half_precision": one(
