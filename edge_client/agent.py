@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 SUBMIT_GRACE_S = 3.0  # at the end, for replies that are on their way
 LEAVE_GRACE_S = 2.0  # and for the server to hear that we go
 WORKER_GRACE_S = 1.0
+MEMORY_KEPT_S = 90 * 86400.0
 UNFINISHED_KEPT_S = 7 * 86400.0  # downloads that broke off; what came of them is used when they are offered again
 
 
@@ -49,9 +50,11 @@ class Agent:
         self._link, self._executor = link, executor
         self._offers = Offers()
         self._presence = Presence(link, setup.hello, self._heard, backoff=setup.new_backoff())
-        blobs, memories = Blobs(folder.blobs), Memories(folder.memory)
+        blobs, memories = Blobs(folder.blobs, durable=False), Memories(folder.memory)
         blobs.tidy(time.time() - UNFINISHED_KEPT_S)
+        memories.forget(time.time() - MEMORY_KEPT_S)
         self._keep = Keep(blobs, memories, self._offers)
+        self._keep.check()
         self._desk = Desk(
             configs={agent.name: agent for agent in setup.agents},
             blobs=blobs,
@@ -76,6 +79,8 @@ class Agent:
         unfinished = self._offers.close(SUBMIT_GRACE_S)
         log.info('ending unfinished=%d reason="%s"', len(unfinished), reason)
         self._presence.leave([_ending(key, reason) for key in unfinished], reason, LEAVE_GRACE_S)
+        for key in unfinished:
+            self._executor.cancel(key.agent)
         self._executor.close()
         self._link.close()
         deadline = time.monotonic() + WORKER_GRACE_S

@@ -7,7 +7,7 @@ import secrets
 import shutil
 import socket
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,7 +22,7 @@ from common.files import write_durably
 from edge_client import certificate, learners
 from edge_client.certificate import Tls
 from edge_client.link import channel, split_address
-from edge_client.setup import Wishes, agents_of, description, host_name
+from edge_client.setup import Wishes, agents_of, check_learner, description, host_name
 from edge_client.trouble import trouble
 
 ANSWER_S = 10.0
@@ -183,11 +183,8 @@ def _described(agent: pb.AgentDescription) -> str:
 
 
 def _learner(preference: str) -> str:
-    there = learners.available()
-    if preference != "auto" and preference not in there:
-        hint = "install edgefed[torch], or " if preference == "torch" else ""
-        raise _Wrong(f"{preference} cannot work here: {hint}give another --learner: {_listed(there)}", EXIT_LOCAL)
-    return f"{preference} (here: {_listed(there)})"
+    check_learner(preference)
+    return f"{preference} (here: {', '.join(learners.available())})"
 
 
 def _memory(budget: int | None) -> str:
@@ -197,7 +194,3 @@ def _memory(budget: int | None) -> str:
         text = f"end other programs or lower --memory-budget: expected {wanted / 1e6:.0f} MB, got {free / 1e6:.0f} MB"
         raise _Wrong(text, EXIT_LOCAL)
     return f"{free / 1e6:.0f} MB free{'' if budget is None else f', {budget / 1e6:.0f} MB to be used by a task'}"
-
-
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(names) or "none"

@@ -3,7 +3,9 @@
 Nothing is removed while a task runs, because what it puts into Blobs is named by nobody before it commits.
 """
 
+import hashlib
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Iterable
 
@@ -13,6 +15,7 @@ from edge_client.memory import Memories
 from edge_client.offers import Offers
 
 RECENT = 8  # last offers of different (run, agent) whose payloads stay: the current global model of a few runs
+SWEEP_EVERY_S = 5.0  # short tasks leave little, and looking costs milliseconds
 OVERDUE = 16  # tasks ended with garbage left behind, because another always ran: the next one waits
 
 
@@ -24,6 +27,7 @@ class Keep:
         self._changed = threading.Condition()
         self._running = 0
         self._ended = 0
+        self._next_at = 0.0
         self._recent: OrderedDict[tuple[str, str], frozenset[bytes]] = OrderedDict()
 
     def begin(self, offer: pb.Offer) -> None:
@@ -40,19 +44,30 @@ class Keep:
         with self._changed:
             self._running -= 1
             self._ended += 1
-            if self._running == 0:
+            if self._running == 0 and (self._ended >= OVERDUE or time.monotonic() >= self._next_at):
                 self._sweep()
                 self._ended = 0
+                self._next_at = time.monotonic() + SWEEP_EVERY_S
                 self._changed.notify_all()
 
+    def check(self) -> None:
+        """At the start: what was fetched was not forced to the disk, and may have been lost with the power."""
+        durable = self._remembered()
+        for digest in self._blobs.digests() - durable:
+            with self._blobs.path(digest).open("rb") as file:
+                is_whole = hashlib.file_digest(file, "sha256").digest() == digest
+            if not is_whole:
+                self._blobs.remove(digest)
+
     def _sweep(self) -> None:
-        kept = set().union(*self._recent.values())
+        kept = self._remembered().union(*self._recent.values())
         for offer in self._offers.all():
             kept.update(digests_of(offer))
-        for record in self._memories.records():
-            kept.update(ref.sha256 for ref in record.payloads)
         for digest in self._blobs.digests() - kept:
             self._blobs.remove(digest)
+
+    def _remembered(self) -> set[bytes]:
+        return {ref.sha256 for record in self._memories.records() for ref in record.payloads}
 
 
 def digests_of(offer: pb.Offer) -> Iterable[bytes]:

@@ -3,10 +3,13 @@
 A finished task commits its Reply and its new Memory together, as `pending`, by one rename. The earlier Memory stays
 as `held` until the outcome is known. Every offer names the last step of this agent that was merged, and by it the
 pending Memory is promoted or dropped; purely local methods keep it whatever became of the reply.
+
+A promoted `pending` file stays until the next commit replaces it: it is over once `held` has its step.
 """
 
 import hashlib
 import logging
+import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -37,7 +40,8 @@ class Memories:
         return self._read(self._place(run, agent) / "held", pb.HeldMemory)
 
     def pending(self, run: str, agent: str) -> pb.Pending | None:
-        return self._read(self._place(run, agent) / "pending", pb.Pending)
+        """What was committed and not yet settled."""
+        return self._open_at(self._place(run, agent))
 
     def held_step(self, run: str, agent: str) -> int:
         held = self.held(run, agent)
@@ -64,6 +68,8 @@ class Memories:
             elif step < offer.merged_step or (step < offer.key.step and offer.key.kind == pb.WORK):
                 self._refused(run, agent, pending, keep_refused)
         if self.held_step(run, agent) > offer.merged_step:
+            if self.pending(run, agent) is None:  # an old one would come back to life
+                self._drop(run, agent, "pending")
             self._drop(run, agent, "held")
 
     def refused(self, run: str, agent: str, *, keep_refused: bool) -> None:
@@ -79,23 +85,36 @@ class Memories:
         """Every record that is kept: what it names must stay in Blobs."""
         for place in self._folder.glob("*/*"):
             held = self._read(place / "held", pb.HeldMemory)
-            pending = self._read(place / "pending", pb.Pending)
+            pending = self._open_at(place)
             if held is not None:
                 yield held.memory
             if pending is not None:
                 yield pending.memory
                 yield pending.reply.record
 
+    def forget(self, before: float) -> None:
+        """Remove what no task has touched since then (Unix seconds): nobody says when a run is over for ever."""
+        for place in list(self._folder.glob("*/*")):
+            if all(file.stat().st_mtime < before for file in place.iterdir()):
+                log.info("memory_forgotten folder=%s", place)
+                shutil.rmtree(place)
+
     def _refused(self, run: str, agent: str, pending: pb.Pending, keep_refused: bool) -> None:
         if keep_refused:  # under the step that the server knows: it counts merged ones only
             self._promote(run, agent, pending, self.held_step(run, agent))
+            self._drop(run, agent, "pending")
         else:
             self._drop(run, agent, "pending")
 
     def _promote(self, run: str, agent: str, pending: pb.Pending, step: int) -> None:
         place = self._place(run, agent)
         self._write(place / "held", pb.HeldMemory(step=step, memory=pending.memory))
-        self._drop(run, agent, "pending")  # a crash before this promotes the same again
+
+    def _open_at(self, place: Path) -> pb.Pending | None:
+        pending = self._read(place / "pending", pb.Pending)
+        held = self._read(place / "held", pb.HeldMemory)
+        is_over = pending is not None and held is not None and pending.reply.key.step <= held.step
+        return None if is_over else pending
 
     def _place(self, run: str, agent: str) -> Path:
         return self._folder / _segment(run) / _segment(agent)

@@ -35,6 +35,7 @@ class InHand:
     withdrawn: threading.Event = field(default_factory=threading.Event)
     is_cancellable: bool = False
     is_submitting: bool = False
+    is_ending: bool = False  # the agent stops; its task is cut short
 
     @property
     def key(self) -> Key:
@@ -102,4 +103,6 @@ class Offers:
             self._is_closed = True
             self._changed.notify_all()
             self._changed.wait_for(lambda: not any(task.is_submitting for task in self._running), grace_s)
+            for task in self._running:
+                task.is_ending = True
             return [task.key for task in (*self._running, *self._waiting)]

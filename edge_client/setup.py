@@ -45,8 +45,16 @@ def setup(wishes: Wishes, instance: str, n_tasks: int) -> Setup:
         ConfigError: a name that no host may have, or data that cannot be read.
     """
     host = host_name(wishes.name)
+    check_learner(wishes.learner)
     agents = tuple(agents_of(wishes, host))
     return Setup(agents, _hello(wishes, host, instance, agents, n_tasks), wishes.memory_budget_bytes)
+
+
+def check_learner(preference: str) -> None:
+    there = learners.available()
+    if preference != "auto" and preference not in there:
+        hint = "install edgefed[torch], or " if preference == "torch" else ""
+        raise ConfigError(f"--learner {preference} cannot work here: {hint}give another: {', '.join(there)}")
 
 
 def host_name(name: str | None) -> str:

@@ -14,11 +14,12 @@ from edge_client.executor import Executor
 from edge_client.job import AgentConfig, Failed, Finished, Job, Outcome, PreparedData, Skipped
 from edge_client.memory import Memories
 from edge_client.offers import InHand
+from edge_client.presence import Ending
+from edge_client.telling import Telling
 from edge_client.transfer import Traffic, Transfers, Withdrawn
 
 log = logging.getLogger(__name__)
 
-PROGRESS_EVERY_S = 0.5  # short tasks send none: they would cost more than they tell
 RUNS_READ = 8
 
 
@@ -125,22 +126,10 @@ def _execute(task: InHand, desk: Desk, *, keep_refused: bool) -> Outcome:
         memory_limit_bytes=desk.memory_limit_bytes,
     )
     try:
-        return desk.executor.run(job, _progress(task, desk))
+        with Telling(task.offer.key, desk.tell) as progress:
+            return desk.executor.run(job, progress)
     finally:
         task.is_cancellable = False
-
-
-def _progress(task: InHand, desk: Desk) -> Callable[[str, float], None]:
-    said_at = time.monotonic()
-
-    def progress(phase: str, fraction: float) -> None:
-        nonlocal said_at
-        if time.monotonic() - said_at >= PROGRESS_EVERY_S:
-            said_at = time.monotonic()
-            key = task.key.message()
-            desk.tell(pb.AgentEvent(progress=pb.Progress(key=key, phase=phase, fraction=fraction)))
-
-    return progress
 
 
 def _answer(
@@ -152,6 +141,8 @@ def _answer(
         case Failed(reason, cannot):
             if task.withdrawn.is_set():
                 raise Withdrawn
+            if task.is_ending:
+                raise Ending
             log.warning('task_failed %s reason="%s"', task.key, reason)
             decline(task, desk, pb.CANNOT if cannot else pb.FAILED, reason)
         case PreparedData(data, classes):
@@ -160,7 +151,9 @@ def _answer(
         case Finished():
             header = _header(outcome, task, traffic, started)
             if task.offer.key.kind == pb.WORK and task.offer.expects_reply:
-                desk.memories.commit(pb.Pending(reply=header, memory=outcome.memory))
+                pending = pb.Pending(reply=header, memory=outcome.memory)
+                desk.transfers.make_durable([*header.record.payloads, *pending.memory.payloads])
+                desk.memories.commit(pending)
             _deliver(header, task, desk, traffic, keep_refused=keep_refused)
 
 

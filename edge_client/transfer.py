@@ -8,7 +8,7 @@ import queue
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -17,6 +17,7 @@ import grpc
 from common import pb
 from common.blobs import Blobs
 from common.errors import LinkLost, RemoteFault
+from common.files import fsync_file, fsync_folder
 from common.wire.limits import Limits
 from edge_client.link import Backoff, Link
 from edge_client.offers import InHand, Key
@@ -68,12 +69,16 @@ class Traffic:
 
 @dataclass
 class Transfers:
-    """Over one link into one folder of blobs; may be called from several threads."""
+    """Over one link into one folder of blobs; may be called from several threads.
+
+    `blobs` need not be durable: what is fetched can be fetched again. `make_durable` is for what is kept all the same.
+    """
 
     link: Link
     blobs: Blobs
     presence: Presence
     new_backoff: Callable[[], Backoff] = Backoff
+    _loose: set[bytes] = field(default_factory=set)  # fetched, and perhaps not yet on the disk
     _fetching: "defaultdict[bytes, threading.Lock]" = field(default_factory=lambda: defaultdict(threading.Lock))
 
     def fetch(self, ref: pb.PayloadRef, task: InHand, traffic: Traffic, *, limits: Limits) -> None:
@@ -88,6 +93,16 @@ class Transfers:
                 self._persist(task, "fetch", traffic, lambda: self._fetch(ref, task, traffic, limits))
         self._fetching.pop(ref.sha256, None)
         traffic.fetch_s += time.monotonic() - started
+
+    def make_durable(self, refs: Iterable[pb.PayloadRef]) -> None:
+        """Force those of them to the disk that were fetched: a memory that names them must find them."""
+        loose = {ref.sha256 for ref in refs} & self._loose
+        for digest in loose:
+            with self.blobs.path(digest).open("rb") as file:
+                fsync_file(file.fileno())
+        if loose:
+            fsync_folder(self.blobs.path(next(iter(loose))).parent)
+        self._loose -= loose
 
     def submit(self, header: pb.RecordHeader, task: InHand, traffic: Traffic) -> pb.Receipt:
         """Send a reply until there is a receipt.
@@ -140,6 +155,7 @@ class Transfers:
                     receiver.feed(part)
                     traffic.moved += 1
             receiver.finish()
+            self._loose.add(ref.sha256)
         finally:
             call.cancel()
             receiver.abandon()

@@ -94,7 +94,7 @@ class Device:
 def work(server: Federation, step: int, *, agent: str = "h", run: str = "r", method: str = "fedavg", **fields: object):
     """An offer of work; by default to an agent that holds nothing."""
     fields = {"memory_step": -1, "merged_step": -1, "expects_reply": True, **fields}
-    kind = fields.pop("kind", pb.WORK)
+    kind, more = fields.pop("kind", pb.WORK), fields.pop("more", "")
     task = fields.pop("task", None) or pb.Record(payloads=[server.payload(f"model {step}".encode() * 2000)])
     key = pb.TaskKey(run=run, step=step, agent=agent, kind=kind)
-    return pb.Offer(key=key, run=server.run(method, run), task=task, **fields)
+    return pb.Offer(key=key, run=server.run(method, run, more), task=task, **fields)

@@ -52,6 +52,7 @@ class Federation:
         self.cut_submit_after: list[int] = []
         self.replies: dict[bytes, pb.RecordHeader] = {}  # by serialised key
         self.submitted: queue.SimpleQueue[pb.RecordHeader] = queue.SimpleQueue()
+        self.pause_s = 0.0  # before each part of a fetch
         self.welcome = pb.Welcome(server="scripted", protocol=1, part_bytes=4096)
         self._open: dict[bytes, pb.Offer] = {}
         self._streams: list[queue.SimpleQueue[pb.ServerEvent | None]] = []
@@ -72,8 +73,8 @@ class Federation:
 
     # ------------------------------------------------------------------ for the test
 
-    def run(self, method: str = "fedavg", name: str = "r") -> pb.PayloadRef:
-        return self.blobs.put(to_blob(parse(RUN_TOML.format(method=method), "test"), name))
+    def run(self, method: str = "fedavg", name: str = "r", more: str = "") -> pb.PayloadRef:
+        return self.blobs.put(to_blob(parse(RUN_TOML.format(method=method) + more, "test"), name))
 
     def payload(self, data: bytes) -> pb.PayloadRef:
         return self.blobs.put(Blob("application/x-test", data))
@@ -154,6 +155,8 @@ class Federation:
         for n, part in enumerate(self.blobs.parts(request.sha256, request.offset, 4096)):
             if n == cut:
                 context.abort(grpc.StatusCode.UNAVAILABLE, "cut as scripted")
+            if self.pause_s:
+                threading.Event().wait(self.pause_s)
             yield part
 
     def submit(self, parts: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:

@@ -9,6 +9,7 @@ from scripted_federation import Federation, status
 
 from common import pb
 from common.blobs import Blobs
+from edge_client import keep
 from edge_client.job import Failed, PreparedData, Skipped
 from edge_client.memory import Memories
 
@@ -191,6 +192,29 @@ def test_what_is_not_done_is_said(device: Device, server: Federation, outcome: o
     assert (declined.why, declined.reason) == (why, outcome.reason)
 
 
+def test_long_task_tells_where_it_is_and_a_short_one_does_not(device: Device, server: Federation, monkeypatch) -> None:
+    executor = device.executor()
+    told = threading.Event()
+
+    def silent_while_it_trains(job, progress):
+        executor.do = None
+        progress("train", 0.25)
+        assert told.wait(10)
+        return executor.finished(job)
+
+    executor.do = silent_while_it_trains
+    with device.running(executor):
+        server.offer(work(server, 0))
+        progress = server.expect("progress").progress
+        told.set()
+        server.reply()
+        server.offer(work(server, 1, memory_step=0, merged_step=0))
+        server.reply()
+        server.expect("transfer")
+        server.expect("transfer")
+    assert (progress.key.step, progress.phase, progress.fraction) == (0, "train", 0.25)
+
+
 def test_task_that_raises_is_declined_and_the_agent_goes_on(device: Device, server: Federation) -> None:
     executor = device.executor()
 
@@ -364,7 +388,8 @@ def test_server_that_restarts_on_its_port_finds_the_agent_again(tmp_path, device
     assert len(executor.jobs) == 2
 
 
-def test_payloads_that_nobody_names_any_more_go_away(device: Device, server: Federation) -> None:
+def test_payloads_that_nobody_names_any_more_go_away(device: Device, server: Federation, monkeypatch) -> None:
+    monkeypatch.setattr(keep, "SWEEP_EVERY_S", 0.0)
     with device.running() as executor:
         server.offer(work(server, 0))
         server.reply()

@@ -7,11 +7,13 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import certificates
+import grpc
 import numpy as np
 import psutil
 import pytest
@@ -185,6 +187,46 @@ def test_run_that_cannot_be_read_is_declined(tmp_path: Path, server: Federation,
         assert process.poll() is None
 
 
+def test_kill_between_commit_and_submit_loses_nothing(tmp_path: Path, server: Federation, data: Path) -> None:
+    """`kill -9` once the submit has begun: after a new start the reply comes, and nothing is trained."""
+    began, ended = threading.Event(), threading.Event()
+
+    def hold(context: grpc.ServicerContext) -> None:
+        context.add_callback(ended.set)
+        began.set()
+        ended.wait(10)
+
+    server.faults["submit"].append(hold)
+    offer = work(server, 0, task=_task(server), round=1, phase="train")
+    with started(tmp_path, server, "--data", str(data)) as process:
+        server.offer(offer)
+        assert began.wait(20)
+        process.kill()
+    with started(tmp_path, server, "--data", str(data)):
+        assert server.reply().key == offer.key
+        server.expect("transfer")
+    assert "submit_again" in (tmp_path / "log").read_text()
+
+
+def test_sigterm_in_the_middle_of_training(tmp_path: Path, server: Federation, data: Path) -> None:
+    with started(tmp_path, server, "--data", str(data)) as process:
+        offer = work(server, 0, task=_task(server), round=1, phase="train", more="[optimiser]\nepochs = 100000000\n")
+        server.offer(offer)
+        server.expect("accepted")
+        while server.expect("progress").progress.key != offer.key:
+            pass
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == 0
+    declined = server.expect("declined").declined
+    assert (declined.key, declined.why) == (offer.key, pb.ENDING)
+    server.expect("leaving")
+
+
+def _task(server: Federation) -> pb.Record:
+    model = Weights({"classifier.weight": np.zeros((2, 64), np.float32), "classifier.bias": np.zeros(2, np.float32)})
+    return records.encode(fedavg.Task(model, first=None), server.blobs.put)
+
+
 def test_doctor_of_a_healthy_device(tmp_path: Path, data: Path) -> None:
     server = _with_health(tmp_path)
     own = certificates.files(tmp_path / "tls", AUTHORITY, certificates.host("h", AUTHORITY))
@@ -241,10 +283,7 @@ def _with_health(tmp_path: Path) -> Federation:
 def test_real_training_over_real_grpc(tmp_path: Path, server: Federation, data: Path, workers: int) -> None:
     """PREPARE, two steps of FedAvg on the numpy learner, and an evaluation: memory, reply and report in place."""
     flags = ("--workers", str(workers)) if workers else ()
-    model = Weights(
-        {"classifier.weight": np.zeros((2, 64), np.float32), "classifier.bias": np.zeros(2, np.float32)}
-    )
-    task = records.encode(fedavg.Task(model, first=None), server.blobs.put)
+    task = _task(server)
     with started(tmp_path, server, "--data", str(data), *flags):
         server.offer(work(server, 0, kind=pb.PREPARE, task=pb.Record()))
         prepared = server.expect("prepared").prepared

@@ -1,5 +1,6 @@
 """Which memory an agent has after any course of events."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -59,6 +60,24 @@ def test_settling(memories, tmp_path, what, before, pending_step, offered, after
     for seen in (memories, Memories(tmp_path)):
         assert held(seen) == after
         assert (seen.pending("r", "h") is not None) == stays
+
+
+def test_what_was_dropped_with_another_life_of_the_run_stays_dropped(memories: Memories, tmp_path: Path) -> None:
+    memories.commit(pending(4))
+    memories.settle(offer(5, 4), keep_refused=False)
+    memories.settle(offer(4, 3), keep_refused=False)  # a server that was set back
+    assert held(memories) is None
+    assert Memories(tmp_path).pending("r", "h") is None
+
+
+def test_memory_that_no_task_has_touched_for_long_is_forgotten(memories: Memories, tmp_path: Path) -> None:
+    for run in ("r", "old"):
+        memories.commit(pending(0, run=run))
+    os.utime(tmp_path / "old" / "h" / "pending", (1000, 1000))
+    again = Memories(tmp_path)
+    again.forget(before=2000)
+    assert again.pending("old", "h") is None
+    assert again.pending("r", "h") is not None
 
 
 def test_evaluation_offer_leaves_an_open_reply_pending(memories: Memories) -> None:

@@ -1,14 +1,18 @@
 """Transfers go on where they broke off, and say what they cost."""
 
 import os
+import threading
+from pathlib import Path
 
 import grpc
 import pytest
 from fake_device import Device, work
 from scripted_federation import Federation, status
 
-from common import pb
+from common import files, pb
 from common.blobs import Blobs
+from edge_client import transfer
+from edge_client.job import Finished
 
 PART = 4096
 
@@ -104,6 +108,76 @@ def test_impossible_offsets_are_refused(device: Device, server: Federation) -> N
         server.reply()
     assert server.calls["submit"] == 3
     assert len(executor.jobs) == 1
+
+
+@pytest.mark.parametrize("method", ["fetch", "submit"])
+def test_transfer_that_stands_still_is_begun_again(
+    device: Device, server: Federation, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    monkeypatch.setattr(transfer, "STALL_S", 0.05)
+    monkeypatch.setattr(transfer, "QUEUE_S", 0.05)
+    ended = threading.Event()
+
+    def stand_still(context: grpc.ServicerContext) -> None:
+        context.add_callback(ended.set)
+        assert ended.wait(10)
+
+    server.faults[method].append(stand_still)
+    with device.running() as executor:
+        server.offer(work(server, 0))
+        server.reply()
+    assert ended.is_set()
+    assert len(executor.jobs) == 1
+
+
+def test_slow_transfer_that_moves_is_left_alone(
+    device: Device, server: Federation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It takes several times the deadline in all, and never as long without a part."""
+    monkeypatch.setattr(transfer, "STALL_S", 0.3)
+    server.pause_s = 0.03
+    with device.running():
+        server.offer(work(server, 0, task=pb.Record(payloads=[server.payload(os.urandom(40 * PART))])))
+        server.reply()
+    assert server.calls["fetch"] == 2  # the run and the model, once each
+
+
+def test_memory_made_of_what_was_fetched_is_forced_to_the_disk_before_it_is_committed(
+    device: Device, server: Federation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A task that trains nothing keeps the very payload that came: fetching alone does not make it durable."""
+    forced = []
+    original = files.fsync_file
+
+    def fsync_file(fd: int) -> None:
+        forced.append(Path(f"/proc/self/fd/{fd}").resolve().name)
+        original(fd)
+
+    monkeypatch.setattr(transfer, "fsync_file", fsync_file)
+    monkeypatch.setattr(files, "fsync_file", fsync_file)
+    executor = device.executor()
+    executor.do = lambda job, progress: Finished(job.offer.task, job.offer.task, pb.ResourceReport())
+    with device.running(executor):
+        offer = server.offer(work(server, 0))
+        server.reply()
+    digest = offer.task.payloads[0].sha256.hex()
+    assert forced.count(digest) == 1
+    assert forced.index(digest) < [name.startswith(".pending") for name in forced].index(True)
+    assert offer.run.sha256.hex() not in forced
+
+
+def test_payload_that_a_power_cut_has_spoilt_is_fetched_again(device: Device, server: Federation) -> None:
+    with device.running() as executor:
+        server.offer(work(server, 0, method="local"))
+        server.reply()
+    (ref,) = executor.jobs[0].offer.task.payloads
+    path = executor.blobs.path(ref.sha256)
+    path.write_bytes(bytes(ref.size))
+    with device.running():
+        server.offer(work(server, 0, kind=pb.EVALUATE, memory_step=0, merged_step=0, task=executor.jobs[0].offer.task))
+        server.reply()
+    assert server.fetched[ref.sha256] == 2
+    assert server.fetched[executor.jobs[0].offer.run.sha256] == 1
 
 
 @pytest.mark.parametrize("asked", ["0.01", "nonsense"])
