@@ -1,11 +1,14 @@
 """fed-bench: experiments on a federation of real processes, and reports of what they cost."""
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
 from common.errors import EXIT_CONFIG, FederationError
 
+# One thread each, or the processes of a fleet fight over the cores and no timing means anything.
+ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 EXTRA = ("rich", "matplotlib", "sklearn")
 EXIT_INTERRUPTED = 130
 EPILOG = """examples:
@@ -45,6 +48,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _dispatch(args: argparse.Namespace) -> int:
+    os.environ.update(ONE_THREAD)  # before numpy and torch are loaded: what is estimated here is what a fleet does
     from benchmarks import commands, fleet  # rich and matplotlib load here, not for --help
     from benchmarks.commands import Devices, Output
 

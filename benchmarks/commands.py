@@ -195,9 +195,8 @@ def _run_all(
             before = bar.tasks[0].completed
 
             def told(plan: Planned, event: pb.RunEvent, before: float = before) -> None:
-                bar.update(whole, completed=before + event.summary.round, description=plan.title)
-                if event.note:
-                    console.print(f"{plan.title}: {event.note}", highlight=False)
+                said = f"{plan.title}: {event.note}" if event.note else plan.title
+                bar.update(whole, completed=before + event.summary.round, description=said)
 
             row = experiment.execute(plan, federation, told)
             found = experiment.kept(found, row, order, notes)
@@ -214,7 +213,7 @@ def _progress(console: Console) -> Progress:
 
 
 def _line(row: results.RunRow) -> str:
-    accuracy = row.final.get("accuracy", row.final.get("personal_accuracy"))
+    accuracy = table.pooled(row.final, "accuracy")
     said = f", accuracy {100 * accuracy:.1f} %" if accuracy is not None else ""
     title = " ".join(part for part in (row.label, row.stage, f"seed {row.seed}") if part)
     return f"{title}: {row.status}{said}, {row.seconds:.1f} s" + (f" ({row.reason})" if row.reason else "")

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import grpc
 
+from benchmarks.__main__ import ONE_THREAD
 from common import pb
 from common.errors import ConfigError, LinkLost, LocalFault
 from proto import federation_pb2_grpc as rpc
@@ -28,8 +29,6 @@ LARGE_MESSAGES = (("grpc.max_receive_message_length", 1 << 30), ("grpc.max_send_
 JOIN_S = 120.0  # a small board loads its libraries slowly; nobody waits longer for a process on one machine
 STOP_S = 15.0
 LOG_LINES = 12
-# One thread each, or the processes of a fleet fight over the cores and no timing means anything.
-ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 SERVER, AGENT = ("-m", "server"), ("-m", "edge_client")
 
 

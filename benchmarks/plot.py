@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.results import Results, RunRow
-from benchmarks.table import MB, Row, number
+from benchmarks.table import MB, Row, number, pooled
 from benchmarks.table import rows as table_rows
 
 mpl.use("Agg")  # no display is needed, and none is opened
@@ -97,7 +97,7 @@ def _by_label(runs: Sequence[RunRow]) -> dict[str, list[RunRow]]:
 
 
 def _series(run: RunRow, name: str) -> dict[int, float]:
-    return {e.round: e.metrics[name] for e in run.evaluations if name in e.metrics}
+    return {e.round: value for e in run.evaluations if (value := pooled(e.metrics, name)) is not None}
 
 
 def _line(axes: Axes, series: list[dict[int, float]], label: str, style: str) -> None:

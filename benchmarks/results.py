@@ -82,6 +82,8 @@ class EvaluatedAgent:
     correct: int | None = None
     loss: float | None = None
     metrics: Mapping[str, float] = field(default_factory=dict)
+    bytes_up: int | None = None  # of its evaluation offer, which may have several moments; None inside a task
+    bytes_down: int | None = None
 
 
 @dataclass(frozen=True)
@@ -159,12 +161,35 @@ def final(rounds: tuple[RoundRow, ...], evaluations: tuple[EvaluationRow, ...]) 
     numbers |= {f"{name}_mean_last{LAST}": _mean(values[-LAST:]) for name, values in series.items()}
     if rounds:
         numbers["seconds_per_round"] = _mean([r.seconds for r in rounds])
-        numbers["bytes_per_round"] = _mean([bytes_of(r) for r in rounds])
+        travelled = traffic(rounds, evaluations).values()
+        numbers["bytes_per_round"] = float(sum((up or 0) + (down or 0) for up, down in travelled)) / len(rounds)
     return numbers
 
 
-def bytes_of(row: RoundRow) -> float:
-    return float(sum((agent.bytes_up or 0) + (agent.bytes_down or 0) for agent in row.agents))
+def traffic(
+    rounds: tuple[RoundRow, ...], evaluations: tuple[EvaluationRow, ...]
+) -> dict[tuple[int, str], tuple[int | None, int | None]]:
+    """Bytes up and down of each agent in each round, as they were without evaluation.
+
+    An agent that was evaluated after round r has fetched the model that its task in round r + 1 needs, and does not
+    fetch it again; so that download counts as the task's.
+    """
+    fetched: dict[tuple[int, str], int] = {}
+    for evaluation in evaluations:
+        for agent in evaluation.agents:
+            key = (evaluation.round + 1, agent.agent)
+            fetched[key] = max(fetched.get(key, 0), agent.bytes_down or 0)
+    found: dict[tuple[int, str], tuple[int | None, int | None]] = {}
+    for row in rounds:
+        for task in row.agents:
+            key = (row.round, task.agent)
+            before = found.get(key, (None, fetched.get(key)))  # a round may have several phases
+            found[key] = (_plus(before[0], task.bytes_up), _plus(before[1], task.bytes_down))
+    return found
+
+
+def _plus(a: int | None, b: int | None) -> int | None:
+    return a if b is None else b if a is None else a + b
 
 
 def _round(report: pb.RoundReport) -> RoundRow:
@@ -229,7 +254,10 @@ def _moment(number: int, moment: str, agents: list[pb.AgentReport], missing: lis
     grouped: dict[tuple[str, str], list[pb.AgentReport]] = {}
     for agent in agents:
         for place, found in _by_place(agent, moment).items():
-            grouped.setdefault(place, []).append(pb.AgentReport(agent=agent.agent, task=agent.task, evaluations=found))
+            answer = pb.AgentReport(agent=agent.agent, task=agent.task, evaluations=found)
+            if moment in ("merged", "finetuned") and agent.HasField("transfer"):
+                answer.transfer.CopyFrom(agent.transfer)
+            grouped.setdefault(place, []).append(answer)
     for (label_space, split), answers in grouped.items():
         extra: dict[str, Any] = {"seconds": sum(e.seconds for a in answers for e in a.evaluations)}
         if missing:
@@ -255,7 +283,18 @@ def _evaluated(answer: pb.AgentReport) -> EvaluatedAgent:
         means |= {prefix + name: total / e.n for name, total in e.sums.items() if e.n and math.isfinite(total)}
     correct = round(first.sums["accuracy"]) if "accuracy" in first.sums else None
     loss = means.pop("loss", None)
-    return EvaluatedAgent(answer.agent, answer.task, first.n, first.reading, correct, loss, means)
+    transfer = answer.transfer if answer.HasField("transfer") else None
+    return EvaluatedAgent(
+        agent=answer.agent,
+        task=answer.task,
+        n=first.n,
+        reading=first.reading,
+        correct=correct,
+        loss=loss,
+        metrics=means,
+        bytes_up=transfer.bytes_up if transfer else None,
+        bytes_down=transfer.bytes_down if transfer else None,
+    )
 
 
 # ------------------------------------------------------------------ on disk

@@ -4,7 +4,6 @@ Cost columns are medians over tasks; those of a process that was still warming u
 once, are left out of memory and CPU, because they say little about the task.
 """
 
-import math
 import re
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -12,11 +11,13 @@ from typing import Any
 
 from rich.table import Table
 
-from benchmarks.results import AgentRow, RunRow
+from benchmarks.results import RunRow, traffic
 
 MB = 1e6
 Row = Mapping[str, Any]  # Any: one column's text or number
-ACCURACIES = ("accuracy", "personal_accuracy", "accuracy_finetuned", "personal_accuracy_finetuned")
+# A method whose agents only have models of their own is pooled over these.
+POOLED = {"accuracy": "personal_accuracy_weighted", "accuracy_finetuned": "personal_accuracy_weighted_finetuned"}
+ACCURACIES = (*POOLED, "personal_accuracy", "personal_accuracy_finetuned")
 
 
 def rows(runs: Iterable[RunRow], notes: Mapping[str, str] | None = None) -> list[dict[str, Any]]:
@@ -35,7 +36,7 @@ def _row(label: str, runs: list[RunRow]) -> dict[str, Any]:
     row: dict[str, Any] = {"label": label, "method": runs[0].method, "seeds": len(done)}
     for name in ACCURACIES:
         for column in (name, f"{name}_mean_last5"):
-            values = [run.final[column] for run in done if column in run.final]
+            values = [value for run in done if (value := pooled(run.final, column)) is not None]
             if values:
                 row[column] = statistics.fmean(values)
                 if len(values) > 1:
@@ -46,26 +47,30 @@ def _row(label: str, runs: list[RunRow]) -> dict[str, Any]:
     return row | ({"note": "; ".join(failed)} if failed else {})
 
 
+def pooled(metrics: Mapping[str, float], name: str) -> float | None:
+    """The metric, of the common model or else of the agents' own, pooled over all test samples."""
+    base, last, count = name.partition("_mean_last")
+    other = POOLED.get(base, base) + last + count
+    return metrics.get(name, metrics.get(other))
+
+
 def _costs(runs: list[RunRow]) -> dict[str, float]:
     """Seconds per round, and per task of an agent: seconds of training, memory above its start, bytes both ways."""
     tasks = [a for run in runs for r in run.rounds for a in r.agents if a.outcome == "merged"]
     clean = [a for a in tasks if not a.shared and not a.warmup]
     seconds = [r.seconds for run in runs for r in run.rounds]
+    travelled = [both for run in runs for both in traffic(run.rounds, run.evaluations).values()]
     numbers = {
-        "seconds_total": math.fsum(seconds) / len(runs),
+        "seconds": statistics.fmean(run.seconds for run in runs),
         "seconds_per_round": _median(seconds),
         "train_s": _median([a.train_s for a in clean]),
         "cpu_s": _median([a.cpu_s for a in clean]),
         "rss_peak_delta_bytes": _median([float(a.rss_peak_delta_bytes) for a in clean]),
         "rss_peak_bytes": _median([float(a.rss_peak_bytes) for a in clean]),
-        "bytes_up": _median(_known(tasks, "bytes_up")),
-        "bytes_down": _median(_known(tasks, "bytes_down")),
+        "bytes_up": _median([float(up) for up, _ in travelled if up is not None]),
+        "bytes_down": _median([float(down) for _, down in travelled if down is not None]),
     }
     return {name: value for name, value in numbers.items() if value is not None}
-
-
-def _known(tasks: Iterable[AgentRow], name: str) -> list[float]:
-    return [float(value) for task in tasks if (value := getattr(task, name)) is not None]
 
 
 def _median(values: Sequence[float]) -> float | None:
@@ -75,24 +80,44 @@ def _median(values: Sequence[float]) -> float | None:
 # ------------------------------------------------------------------ for people
 
 
-def columns(table: Sequence[Row]) -> list[tuple[str, list[str]]]:
+Cell = Callable[[Row], str]
+SHORT: list[tuple[str, Cell]] = [
+    ("row", lambda r: str(r["label"])),
+    ("accuracy", lambda r: percentage(r, "accuracy")),
+    ("by agent", lambda r: percentage(r, "personal_accuracy")),
+    ("tuned", lambda r: percentage(r, "accuracy_finetuned")),
+    ("s", lambda r: number(r.get("seconds"), 1.0)),
+    ("ms/round", lambda r: number(r.get("seconds_per_round"), 1e-3)),
+    ("MB", lambda r: number(r.get("rss_peak_bytes"), MB)),
+    ("+MB", lambda r: number(r.get("rss_peak_delta_bytes"), MB)),
+    ("kB up", lambda r: number(r.get("bytes_up"), 1e3)),
+    ("kB down", lambda r: number(r.get("bytes_down"), 1e3)),
+    ("", lambda r: str(r.get("note", ""))),
+]
+LONG: list[tuple[str, Cell]] = [
+    ("row", lambda r: str(r["label"])),
+    ("accuracy, %", lambda r: percentage(r, "accuracy")),
+    ("mean of last 5", lambda r: percentage(r, "accuracy_mean_last5")),
+    ("mean over agents, %", lambda r: percentage(r, "personal_accuracy")),
+    ("fine-tuned, %", lambda r: percentage(r, "accuracy_finetuned")),
+    ("seeds", lambda r: str(r.get("seeds", ""))),
+    ("s", lambda r: number(r.get("seconds"), 1.0)),
+    ("s/round", lambda r: number(r.get("seconds_per_round"), 1.0)),
+    ("CPU s/task", lambda r: number(r.get("cpu_s"), 1.0)),
+    ("peak MB", lambda r: number(r.get("rss_peak_bytes"), MB)),
+    ("MB above start", lambda r: number(r.get("rss_peak_delta_bytes"), MB)),
+    ("kB up", lambda r: number(r.get("bytes_up"), 1e3)),
+    ("kB down", lambda r: number(r.get("bytes_down"), 1e3)),
+    ("note", lambda r: str(r.get("note", ""))),
+]
+CAPTION = (
+    "accuracy: per cent, last round, test data; pooled over all agents, and mean by agent. s: the whole run. "
+    "Medians over tasks: peak memory of an agent, MB that the task added, kB that it sent and fetched"
+)
+
+
+def columns(table: Sequence[Row], wanted: Sequence[tuple[str, Cell]] = LONG) -> list[tuple[str, list[str]]]:
     """Titles with their cells; a column that no row has is left out."""
-    wanted: list[tuple[str, Callable[[Row], str]]] = [
-        ("row", lambda r: str(r["label"])),
-        ("accuracy", lambda r: percentage(r, "accuracy")),
-        ("mean of last 5", lambda r: percentage(r, "accuracy_mean_last5")),
-        ("mean over agents", lambda r: percentage(r, "personal_accuracy")),
-        ("fine-tuned", lambda r: percentage(r, "accuracy_finetuned")),
-        ("seeds", lambda r: str(r["seeds"]) if r.get("seeds", 1) > 1 else ""),
-        ("s total", lambda r: number(r.get("seconds_total"), 1.0)),
-        ("s/round", lambda r: number(r.get("seconds_per_round"), 1.0)),
-        ("CPU s/task", lambda r: number(r.get("cpu_s"), 1.0)),
-        ("MB peak", lambda r: number(r.get("rss_peak_bytes"), MB)),
-        ("MB above start", lambda r: number(r.get("rss_peak_delta_bytes"), MB)),
-        ("kB up", lambda r: number(r.get("bytes_up"), 1e3)),
-        ("kB down", lambda r: number(r.get("bytes_down"), 1e3)),
-        ("", lambda r: str(r.get("note", ""))),
-    ]
     filled = [(title, [cell(row) for row in table]) for title, cell in wanted]
     return [(title, cells) for title, cells in filled if any(cells)]
 
@@ -116,14 +141,14 @@ def markdown(table: Sequence[Row]) -> str:
     shown = columns(table)
     if not shown:
         return "(no runs)\n"
-    lines = [[title or "note" for title, _ in shown], ["---" if i == 0 else "---:" for i in range(len(shown))]]
+    lines = [[title for title, _ in shown], ["---" if i == 0 else "---:" for i in range(len(shown))]]
     lines += [[_escaped(cells[i]) for _, cells in shown] for i in range(len(table))]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def for_terminal(table: Sequence[Row], title: str) -> Table:
-    shown = columns(table)
-    grid = Table(title=title, caption="medians over tasks; accuracy in per cent, of the last round, on test data")
+    shown = columns(table, SHORT)
+    grid = Table(title=title, caption=CAPTION)
     for i, (name, _) in enumerate(shown):
         grid.add_column(name, justify="left" if i == 0 or not name else "right")
     for i in range(len(table)):
