@@ -140,9 +140,9 @@ def _serve_options(command: argparse.ArgumentParser) -> None:
     add(
         "--window",
         type=_at_least(16),
-        default=256,
+        default=128,
         metavar="KIB",
-        help="HTTP/2 window a stream; bandwidth x delay (256)",
+        help="HTTP/2 window a stream; bandwidth x delay (128)",
     )
     add("--part", type=_at_least(4, 1000), default=512, metavar="KIB", help="largest slice of a payload (512)")
     add("--in-flight", type=_at_least(1), default=8, metavar="MIB", help="bytes of all uploads in memory (8)")

@@ -32,7 +32,7 @@ MESSAGE_BYTES = 4 << 20  # a part has at most 1 MiB; a header with a long record
 class FrontOptions:
     """What a link or a machine may make one change."""
 
-    window_bytes: int = 256 << 10  # HTTP/2 lookahead of one stream: at least bandwidth times round-trip time
+    window_bytes: int = 128 << 10  # HTTP/2 lookahead of one stream: bandwidth x delay, here of 1 Gbit/s over 1 ms
     part_bytes: int = 512 << 10  # the flat top of throughput on loopback is 256 KiB to 1 MiB
     in_flight_bytes: int = 8 << 20  # of all uploads, and again of all downloads
     uploads: int = 4  # that read ahead at a time

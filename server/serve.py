@@ -1,6 +1,7 @@
 """fed-server itself: what is opened at the start, in which order, and how it ends with nothing lost."""
 
 import asyncio
+import ctypes
 import json
 import logging
 import signal
@@ -24,6 +25,7 @@ from server.runs import Runs
 
 log = logging.getLogger(__name__)
 
+_M_ARENA_MAX = -8  # of malloc.h
 SEEN_S = 3600.0  # a host that says the same hello again is written down once an hour, not at every reconnect
 
 
@@ -46,6 +48,7 @@ def serve(options: ServeOptions) -> None:
         ConfigError: an address, a certificate or the state folder cannot be used.
     """
     check_exposed(options.listen, options.tls, insecure=options.insecure)
+    few_arenas()
     prepare(options.state_dir)
     with ExitStack() as opened:
         journal = Journal(options.state_dir)
@@ -111,6 +114,17 @@ def remember(journal: Journal) -> Callable[[pb.Hello], None]:
             written[hello.host] = (data, now)
 
     return save
+
+
+def few_arenas() -> None:
+    """Tell glibc to keep the memory of all threads in two arenas.
+
+    Parts of uploads are made in one thread and freed in another. With an arena a thread, 32 uploads of 20 MB at once
+    left 10 MB more in the process than with two; throughput was the same.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # not on macOS or musl
+    if mallopt is not None:
+        mallopt(_M_ARENA_MAX, 2)
 
 
 def _stop(stopping: asyncio.Event, loop: asyncio.AbstractEventLoop) -> None:
