@@ -2,6 +2,7 @@
 
 import mmap
 import threading
+from io import FileIO
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -33,7 +34,7 @@ class Receiver:
             return
         partial.touch()
         self._assembler = _assembler(ref, partial, limits, where)
-        self._file = partial.open("r+b")
+        self._file = partial.open("r+b", buffering=0)  # what a full disk refuses must not come up again at close
         self._file.truncate(self._assembler.offset)
         self._file.seek(self._assembler.offset)
 
@@ -48,17 +49,18 @@ class Receiver:
         Raises:
             RemoteFault: the peer broke the contract; what had arrived is deleted.
             LinkLost: the part was damaged on its way, or a newer transfer took over.
-            LocalFault: the disk would not take it.
+            LocalFault: the disk would not take it; what had arrived is deleted.
         """
         with self._lock:
             if self._assembler is None or self._file is None:
                 raise LinkLost("this transfer has ended: the payload is here, or a newer transfer took over")
             try:
-                self._file.write(self._assembler.feed(part))
+                _write(self._file, self._assembler.feed(part))
             except RemoteFault:
                 self._discard()
                 raise
             except OSError as error:
+                self._discard()  # on a full disk it would only be in the way
                 raise files.cannot_write(self._partial, error) from error
 
     def finish(self) -> None:
@@ -80,7 +82,6 @@ class Receiver:
                     self._discard()
                 raise
             try:
-                self._file.flush()
                 if self._durable:
                     files.fsync_file(self._file.fileno())
                 self._close()
@@ -112,6 +113,12 @@ class Receiver:
         if self._file is not None:
             self._file.close()
             self._file = None
+
+
+def _write(file: FileIO, data: bytes) -> None:
+    left = memoryview(data)
+    while left:
+        left = left[file.write(left) :]
 
 
 def _assembler(ref: pb.PayloadRef, partial: Path, limits: Limits, where: str) -> Assembler:

@@ -2,9 +2,11 @@
 
 import gc
 import os
+import resource
 import subprocess
 import sys
 import threading
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +14,7 @@ import psutil
 import pytest
 
 from common import files, pb
-from common.blobs import Blobs
+from common.blobs import Blobs, Receiver
 from common.errors import LinkLost, LocalFault, RemoteFault
 from common.payloads import Blob, Weights
 from common.wire.canonical import Expert
@@ -44,6 +46,11 @@ def written(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def held(blobs: Blobs, ref: pb.PayloadRef) -> int:
     with blobs.receive(ref) as receiver:
         return receiver.offset
+
+
+def feed(receiver: Receiver, parts: Iterable[bytes]) -> None:
+    for part in parts:
+        receiver.feed(part)
 
 
 def unfinished(blobs: Blobs) -> list[str]:
@@ -216,7 +223,7 @@ def test_a_process_killed_while_it_receives_leaves_what_can_be_gone_on_with(tmp_
     script = f"""
 import os, pathlib, signal
 from common import pb
-from common.blobs import Blobs
+from common.blobs import Blobs, Receiver
 ref = pb.PayloadRef(sha256=bytes.fromhex("{ref.sha256.hex()}"), size={ref.size})
 receiver = Blobs(pathlib.Path({str(tmp_path / "blobs")!r})).receive(ref)
 for i, part in enumerate(Blobs(pathlib.Path({str(tmp_path / "source")!r})).parts(ref.sha256, 0, 65536)):
@@ -358,6 +365,21 @@ def test_verify_holds_what_is_here_against_other_limits(blobs: Blobs) -> None:
     blobs.verify(ref, limits=Limits(allow_non_finite=True))
     with pytest.raises(RemoteFault, match=r"^agent pi: array 'w': expected finite numbers .* element 1$"):
         blobs.verify(ref, limits=Limits(), where="agent pi")
+
+
+def test_a_disk_that_fills_up_is_told_and_leaves_nothing(blobs: Blobs, source: Blobs) -> None:
+    """The limit of a file's size stands for a full disk: the same error from the same call."""
+    ref = source.put(LARGE)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    receiver = blobs.receive(ref)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+        with pytest.raises(LocalFault, match=r"^cannot write .*: File too large; free some space there"):
+            feed(receiver, source.parts(ref.sha256, 0, 8192))
+        receiver.abandon()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert unfinished(blobs) == []
 
 
 def test_tidy_removes_unfinished_files_of_before(blobs: Blobs, source: Blobs) -> None:
