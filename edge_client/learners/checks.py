@@ -68,6 +68,8 @@ def trainable(names: Iterable[str] | None, specs: Mapping[str, Spec]) -> frozens
     for name in sorted(chosen):
         if name not in specs:
             raise UnknownName("tensor", name, specs)
+    if not any(specs[name].kind == "param" for name in chosen):
+        raise LocalFault(f"nothing to train: expected a param tensor among trainable, got {sorted(chosen)}")
     return chosen
 
 

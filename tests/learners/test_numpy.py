@@ -156,6 +156,8 @@ def test_mistakes_are_named(images: Make) -> None:
         learner.fit(start, images(9, n_classes=9), Training(), rng=rng())
     with pytest.raises(LocalFault, match="labels must be from 0 to 3"):
         learner.fit(start, samples.unlabelled(), Training(), rng=rng())
+    with pytest.raises(LocalFault, match="nothing to train"):
+        learner.fit(start, samples, Training(), trainable=[], rng=rng())
     with pytest.raises(LocalFault, match="term 'prototypes' was not asked for"):
         learner.fit(start, samples, Training(), terms=(Term("prototypes", 1.0, {}),), rng=rng())
     anchor = {"classifier.bias": np.zeros(3, np.float32)}

@@ -240,6 +240,8 @@ def test_mistakes_are_named(images: Make, monkeypatch: pytest.MonkeyPatch) -> No
         learner.gradients(start, samples.unlabelled(), "cross_entropy")
     with pytest.raises(UnknownName, match="did you mean 'cross_entropy'"):
         learner.gradients(start, samples, "cross_entropie")
+    with pytest.raises(LocalFault, match="nothing to train"):
+        learner.fit(start, samples, Training(), trainable=[], rng=rng())
     with pytest.raises(LocalFault, match="term 'prototypes' was not asked for"):
         learner.fit(start, samples, Training(), terms=(Term("prototypes", 1.0, {}),), rng=rng())
     monkeypatch.setenv("EDGEFED_THREADS", "many")

@@ -15,7 +15,7 @@ Loss = Callable[[Seen], torch.Tensor]
 def prototypes(term: Term, n_classes: int, dim: int, device: torch.device) -> Loss:
     """Mean over the samples whose class has a prototype of ||embedding - prototype||^2, summed over dimensions.
 
-    Source: Tan et al., FedProto, AAAI 2022, eq. 6. Deviation: summed over dimensions, as the norm in the text says.
+    Source: the local regulariser of Tan et al., FedProto, AAAI 2022, with the squared Euclidean distance.
     """
     ids, given = checks.prototypes(term, n_classes, dim)
     table = np.full(n_classes + 1, -1, np.int64)  # the last row is for samples without a label, -1
