@@ -22,8 +22,8 @@ class Budget:
         try:
             await turn
         except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():
-                self.give(n)
+            had_its_turn = turn.done() and not turn.cancelled()
+            self.give(n if had_its_turn else 0)  # those behind may fit where this one did not
             raise
         return n
 
