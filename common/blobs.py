@@ -42,6 +42,7 @@ class Blobs:
         self.durable = durable
         self._lock = threading.Lock()
         self._known: dict[tuple[int, str | None, Encoding], tuple[weakref.ref[Any], pb.PayloadRef]] = {}
+        self._receiving = threading.Lock()  # held while a partial file is hashed, which nobody else should wait for
         self._receivers: weakref.WeakValueDictionary[Path, Receiver] = weakref.WeakValueDictionary()
 
     def path(self, sha256: bytes) -> Path:
@@ -109,7 +110,7 @@ class Blobs:
         """
         suffix = hashlib.sha256(owner.encode()).hexdigest()[:12]
         partial = self._partial / f"{ref.sha256.hex()}-{suffix}"
-        with self._lock:
+        with self._receiving:
             older = self._receivers.pop(partial, None)
             if older is not None:
                 older.abandon()
