@@ -35,31 +35,79 @@ def mean_of_shared(parts: Iterable[tuple[str, float, Weights, Bits]], like: Weig
     The fourth of each part has True where an entry is the agent's own; tensors that it shares whole may be left out.
     An entry that nobody shares stays as it is in `like`.
     """
-    sums: dict[str, NDArray[np.float64]] = {}
-    masses: dict[str, NDArray[np.float64]] = {}  # of shape () unless some agent shares less than all of a tensor
-    peaks: dict[str, Array] = {}
-    total = 0.0
+    running = RunningMean(like)
     for agent, mass, weights, own in parts:
+        running.add(agent, mass, weights, own)
+    return running.mean()
+
+
+def means_by_node(parts: Iterable[tuple[str, str, float, Weights]], like: Mapping[str, Weights]) -> dict[str, Weights]:
+    """As `weighted_mean`, for each taxonomy node by itself, with a running sum for each node that was sent.
+
+    Args:
+        parts: agent name, node, mass, weights; nodes in any order.
+        like: every node that may be sent, with what its weights must look like.
+
+    Raises:
+        QuorumMissed: no node has any mass.
+        RemoteFault: as above, or an agent sent a node that `like` does not have.
+    """
+    running: dict[str, RunningMean] = {}
+    for agent, node, mass, weights in parts:
+        if node not in like:
+            raise RemoteFault(f"agent {agent}: expert {node!r} is of no inner node of the run's taxonomy")
+        if node not in running:
+            running[node] = RunningMean(like[node])
+        running[node].add(agent, mass, weights)
+    means = {node: mean.mean() for node, mean in running.items() if mean.mass > 0}
+    if not means:
+        raise QuorumMissed("nothing to average: the replies of this step stand for no samples, state left unchanged")
+    return means
+
+
+class RunningMean:
+    """A mean under way; `mass` is what has been added so far."""
+
+    def __init__(self, like: Weights) -> None:
+        self.mass = 0.0
+        self._like = like
+        self._sums: dict[str, NDArray[np.float64]] = {}
+        self._masses: dict[str, NDArray[np.float64]] = {}  # of shape () unless an agent shares less than a whole tensor
+        self._peaks: dict[str, Array] = {}
+
+    def add(self, agent: str, mass: float, weights: Weights, own: Bits | None = None) -> None:
+        own = own or {}
         check_mass(agent, mass)
-        check_like(agent, weights, like)
-        check_bits(agent, own, like)
+        check_like(agent, weights, self._like)
+        check_bits(agent, own, self._like)
         if mass == 0:
-            continue
-        total += mass
+            return
+        self.mass += mass
         for name, array in weights.items():
-            if is_counter(like, name):
-                peaks[name] = np.maximum(peaks[name], array) if name in peaks else array
+            if is_counter(self._like, name):
+                self._peaks[name] = np.maximum(self._peaks[name], array) if name in self._peaks else array
                 continue
             scaled = np.asarray(np.multiply(array, mass, dtype=np.float64))
             if name in own:
                 scaled[own[name]] = 0
-            sums[name] = np.add(sums[name], scaled, out=sums[name]) if name in sums else scaled
+            total = self._sums.get(name)
+            self._sums[name] = scaled if total is None else np.add(total, scaled, out=total)
             shared = mass * ~own[name] if name in own else mass
-            masses[name] = np.asarray(np.add(masses.get(name, 0.0), shared))
-    if total == 0:
-        raise QuorumMissed("nothing to average: the replies of this step stand for no samples, state left unchanged")
-    mean = {n: peaks[n] if is_counter(like, n) else _divided(sums[n], masses[n], like[n]) for n in like}
-    return Weights(mean, like.kinds)
+            self._masses[name] = np.asarray(np.add(self._masses.get(name, 0.0), shared))
+
+    def mean(self) -> Weights:
+        like = self._like
+        if self.mass == 0:
+            raise QuorumMissed(
+                "nothing to average: the replies of this step stand for no samples, state left unchanged"
+            )
+        means = {
+            name: self._peaks[name]
+            if is_counter(like, name)
+            else _divided(self._sums[name], self._masses[name], like[name])
+            for name in like
+        }
+        return Weights(means, like.kinds)
 
 
 def _divided(total: NDArray[np.float64], mass: NDArray[np.float64], before: Array) -> Array:
