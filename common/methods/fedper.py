@@ -15,7 +15,7 @@ from typing import Literal
 import numpy as np
 
 from common import personal
-from common.average import weighted_mean
+from common.average import check_like, weighted_mean
 from common.method import AgentInfo, Model, RunSpec, Scores, Site, Step
 from common.methods import fedavg
 from common.methods.fedavg import Memory, State, Task, plan, result
@@ -34,7 +34,7 @@ class Config:
 @dataclass(frozen=True)
 class Reply:
     common: fedavg.Reply
-    head: Weights | None
+    own: Weights | None
 
 
 def init(run: RunSpec[Config], model: Model, start: Mapping[str, Payload], rng: np.random.Generator) -> State:
@@ -47,26 +47,24 @@ def work(task: Task, memory: Memory, site: Site[Config]) -> tuple[Reply, Memory]
     samples, learner, config = fedavg.some_samples(site), site.learner(), site.run.config
     start = personal.whole(site, learner, [task.weights, task.first, memory.own])
     trained = learner.fit(start, samples, site.training, rng=site.rng).weights
-    head = personal.head(learner.parameters())
-    kept = head + personal.batch_norm(learner.parameters(), config.bn)
-    common, own = fedavg.parted(trained, kept, len(samples))
-    shows = config.newcomers == "average" and site.run.head == "run"
-    return Reply(common, trained.only(head) if shows else None), own
+    kept = personal.head(learner.parameters()) + personal.batch_norm(learner.parameters(), config.bn)
+    common, memory = fedavg.parted(trained, kept, len(samples))
+    shown = task.first if config.newcomers == "average" else None  # what agents keep and have in common
+    return Reply(common, None if shown is None else trained.only(shown)), memory
 
 
 def merge(run: RunSpec[Config], state: State, replies: Iterator[tuple[AgentInfo, Reply]], step: Step) -> State:
-    heads: list[tuple[str, float, Weights]] = []  # small beside the trunk
+    owns: list[tuple[str, float, Weights]] = []  # small beside the trunks
 
     def trunks() -> Iterator[tuple[str, float, Weights]]:
         for agent, reply in replies:
-            if reply.head is not None:
-                heads.append((agent.name, reply.common.n_samples, reply.head))
+            if reply.own is not None and state.first is not None:
+                check_like(agent.name, reply.own, state.first)
+                owns.append((agent.name, reply.common.n_samples, reply.own))
             yield agent.name, reply.common.n_samples, reply.common.weights
 
-    weights, first = weighted_mean(trunks(), like=state.weights), state.first
-    if heads and first is not None:
-        first = first.updated(weighted_mean(heads, like=first.only(heads[0][2])))
-    return State(weights, first)
+    weights = weighted_mean(trunks(), like=state.weights)
+    return State(weights, weighted_mean(owns, like=state.first) if owns and state.first else state.first)
 
 
 def predict(task: Task, reply: Reply | None, memory: Memory, site: Site[Config], inputs: Samples) -> dict[str, Scores]:

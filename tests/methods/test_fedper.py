@@ -11,6 +11,7 @@ from tests.methods.contract import Case, loopback
 CASES = (
     Case("plain", fedper.Config(), keeps_memory=True),
     Case("own heads", fedper.Config(newcomers="average"), head="agent", keeps_memory=True),
+    Case("own heads and batch norm", fedper.Config("average", bn="local"), head="agent", keeps_memory=True),
     Case("heads averaged for newcomers", fedper.Config(newcomers="average", bn="local"), keeps_memory=True),
 )
 BY_HAND = replace(test_fedavg.BY_HAND, config=fedper.Config())
@@ -34,3 +35,8 @@ def test_a_newcomer_starts_with_the_mean_head_on_request(tmp_path: Path) -> None
     fleet.rounds(1)
     assert fleet.memory("c").own["classifier.weight"] == [2.5]
     assert fleet.memory("a").own["classifier.weight"] == [1.5]
+
+
+def test_an_agents_own_head_never_goes_up(tmp_path: Path) -> None:
+    fleet = loopback(fedper, CASES[1], tmp_path).rounds(1)
+    assert all(reply.own is None for reply in fleet.replies.values())
