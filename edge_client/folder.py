@@ -44,16 +44,25 @@ def opened(path: Path) -> Iterator[Folder]:
         ConfigError: it cannot be written, another process has it, or a newer version wrote it.
     """
     try:
-        path.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(path / "lock", os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            _lock(descriptor, path)
-            _check_format(path)
-            yield Folder(path, _instance(path))
-        finally:
-            os.close(descriptor)  # and with it the lock
+        descriptor, folder = _taken(path)
     except OSError as fault:
         raise unusable(path, fault) from fault
+    try:
+        yield folder
+    finally:
+        os.close(descriptor)  # and with it the lock
+
+
+def _taken(path: Path) -> tuple[int, Folder]:
+    path.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(path / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        _lock(descriptor, path)
+        _check_format(path)
+        return descriptor, Folder(path, _instance(path))
+    except BaseException:
+        os.close(descriptor)
+        raise
 
 
 def unusable(path: Path, fault: OSError) -> ConfigError:
