@@ -104,7 +104,7 @@ class DataSection:
 
 @dataclass(frozen=True)
 class AgentsSection:
-    """Who takes part. A step waits for `min` agents, offers to `fraction` of them, needs `quorum` of the tasks."""
+    """Who takes part: `fraction` of the ready agents, never fewer than `min`; of their tasks `quorum` must be answered."""
 
     min: int = 1
     fraction: float = 1.0
