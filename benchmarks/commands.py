@@ -20,9 +20,8 @@ from benchmarks.fleet import Federation
 from benchmarks.results import Results
 from common import methods, pb, runfile
 from common.errors import EXIT_IDENTITY, EXIT_RUN, ConfigError, FederationError
-from common.method import ModelSpec
 from common.runfile import Row, RunFile
-from edge_client import device, learners
+from edge_client import device
 
 OWN_PROCESS = 8  # up to so many agents get a process each; more share one process per core
 EXTERNAL_JOIN_S = 24 * 3600.0
@@ -71,6 +70,7 @@ def quickstart(output: Output, *, everything: bool) -> int:
 
 
 def run(name: str, output: Output, changed: Mapping[str, Any], seeds: Sequence[int], devices: Devices) -> int:
+    check_devices(devices)
     stem, text = experiment.find(name)
     file = runfile.parse(text, name)
     if changed:
@@ -142,11 +142,12 @@ def _experiment(name: str, file: RunFile, output: Output, seeds: Sequence[int], 
 def _announce(console: Console, able: list[Chain], todo: list[Chain], found: Results, devices: Devices) -> None:
     runs, left = sum(map(len, able)), sum(map(len, todo))
     finished = f", {runs - left} of them finished earlier" if left < runs else ""
-    console.print(f"{runs} runs{finished}")
+    console.print(f"{runs} {'run' if runs == 1 else 'runs'}{finished}", highlight=False)
     if left and not devices.external:
         n_processes = devices.n_processes(experiment.n_agents(todo[0][0].file))
         at_once = min(n_processes, device.facts().cores)
-        console.print(f"estimated time: {estimate.text(estimate.seconds(todo, found, at_once))}")
+        said = f"estimated time: {estimate.text(estimate.seconds(todo, found, at_once))}"
+        console.print(said, highlight=False)
 
 
 @contextlib.contextmanager
@@ -231,9 +232,8 @@ def _show(found: Results, folder: Path, output: Output) -> None:
 def need(chain: Chain) -> str:
     """Why a row cannot run here; empty when it can."""
     for plan in chain:
-        spec = ModelSpec(plan.file.model.name, plan.file.model.options)
         try:
-            learners.choose("auto", spec, objective=plan.file.objective.name)
+            estimate.learner_of(plan.file)
         except ConfigError as error:
             return "needs edgefed[torch]" if "edgefed[torch]" in str(error) else str(error)
     return ""

@@ -16,13 +16,27 @@ from edge_client.data.named import open_named
 from edge_client.data.pool import Pool
 
 MEASURE_S = 0.3
+START_S = 4.0  # until server and agents are there
+TORCH_S = 8.0  # until the agents have loaded torch, once
 ROUND_S = 0.1  # what a round costs beside training, roughly: offers, transfers, fsyncs, evaluation of a small model
 
 
 def seconds(chains: Iterable[Chain], found: Results, n_processes: int) -> float:
     """A guess, good to a factor of two or so; finished runs of the same row make it better."""
     per_sample: dict[tuple[object, ...], float] = {}
-    return sum(_run(plan, found, n_processes, per_sample) for chain in chains for plan in chain)
+    plans = [plan for chain in chains for plan in chain]
+    runs_s = sum(_run(plan, found, n_processes, per_sample) for plan in plans)
+    return START_S + TORCH_S * any(learner_of(plan.file) == "torch" for plan in plans) + runs_s
+
+
+def learner_of(file: RunFile) -> str:
+    """The learner that agents will take.
+
+    Raises:
+        ConfigError: it is not installed.
+    """
+    spec = ModelSpec(file.model.name, file.model.options)
+    return learners.choose("auto", spec, objective=file.objective.name)
 
 
 def text(total_s: float) -> str:
@@ -68,7 +82,7 @@ def _sample_seconds(file: RunFile, pool: Pool) -> float:
     """Seconds that one training sample costs here, measured on two batches of the data set, over and over."""
     spec, objective = ModelSpec(file.model.name, file.model.options), file.objective
     learner = learners.make(
-        learners.choose("auto", spec, objective=objective.name),
+        learner_of(file),
         spec,
         len(pool.classes),
         objective=objective.name,

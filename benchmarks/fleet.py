@@ -126,7 +126,7 @@ def agents(
     """So many agents, joined: one process each, or one host whose resident children carry many."""
     before = len(federation.online())
     with contextlib.ExitStack() as stack:
-        for i, extra in enumerate(_shares(n_agents, n_processes)):
+        for i, extra in enumerate(shares(n_agents, n_processes)):
             name = f"agent-{i:02d}"
             command = [*program, "--server", federation.address, "--name", name, *flags, *extra]
             command += ["--state-dir", str(federation.state / "agents" / name)]
@@ -180,7 +180,7 @@ def ended_by_signals() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _shares(n_agents: int, n_processes: int) -> list[tuple[str, ...]]:
+def shares(n_agents: int, n_processes: int) -> list[tuple[str, ...]]:
     """Flags of each agent process: the agents spread evenly, by name when there is one each."""
     if n_processes >= n_agents:
         return [()] * n_agents

@@ -9,6 +9,7 @@ import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from rich import box
 from rich.table import Table
 
 from benchmarks.results import RunRow, traffic
@@ -148,9 +149,10 @@ def markdown(table: Sequence[Row]) -> str:
 
 def for_terminal(table: Sequence[Row], title: str) -> Table:
     shown = columns(table, SHORT)
-    grid = Table(title=title, caption=CAPTION)
+    grid = Table(title=title, caption=CAPTION, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), title_justify="left")
     for i, (name, _) in enumerate(shown):
-        grid.add_column(name, justify="left" if i == 0 or not name else "right")
+        is_text = i == 0 or not name
+        grid.add_column(name, justify="left" if is_text else "right", no_wrap=not is_text)
     for i in range(len(table)):
         grid.add_row(*(cells[i] for _, cells in shown))
     return grid

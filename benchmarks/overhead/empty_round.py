@@ -51,14 +51,16 @@ class EmptyRound:
 def measure(folder: Path, *, rounds: int) -> EmptyRound:
     folder.mkdir(parents=True, exist_ok=True)
     data = _data(folder / "noise.npz")
+    fsync_s = [bare.fsync_p50_s(folder)]  # before and after: a disk has its moods
     with _two_agents(folder, data) as federation:
         empty = _round_seconds(federation, "empty", rounds, epochs=0)
         stepped = _round_seconds(federation, "stepped", rounds, epochs=1)
     with bare.served(folder) as channel:
-        ping_s, fsync_s = bare.ping_p50_s(channel), bare.fsync_p50_s(folder)
+        ping_s = bare.ping_p50_s(channel)
+    fsync_s.append(bare.fsync_p50_s(folder))
     fsyncs = _fsyncs_per_round(folder, data, rounds)
     p50, p99 = (float(q) for q in np.quantile(empty, [0.5, 0.99]))
-    return EmptyRound(rounds, p50, p99, statistics.median(stepped), fsyncs, ping_s, fsync_s)
+    return EmptyRound(rounds, p50, p99, statistics.median(stepped), fsyncs, ping_s, statistics.mean(fsync_s))
 
 
 def watch_to_end(federation: Federation, name: str, toml: str) -> Iterator[tuple[float, pb.RunEvent]]:

@@ -20,13 +20,13 @@ MB = 1e6
 class Sizes:
     rounds: int = 300
     transfer_bytes: int = 100_000_000
-    transfers: int = 9
+    transfers: int = 16
     model_bytes: int = 20_000_000
     crowds: tuple[int, ...] = (2, 8, 32)
     idle_hosts: int = 500
 
 
-QUICK = Sizes(80, 20_000_000, 5, 4_000_000, (2, 8), 50)
+QUICK = Sizes(80, 20_000_000, 8, 4_000_000, (2, 8), 50)
 
 
 @dataclass(frozen=True)

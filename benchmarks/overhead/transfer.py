@@ -23,7 +23,10 @@ hidden = {hidden}
 steps = 1
 [data]
 name = "digits"
-n_agents = 1
+n_agents = 2
+[agents]
+min = 2
+fraction = 0.5
 [evaluation]
 every = 0
 """
@@ -49,15 +52,20 @@ class Transfer:
 
 
 def measure(folder: Path, *, model_bytes: int, rounds: int) -> Transfer:
-    """One agent process trains one step a round, so that each model that travels is a new one."""
+    """Two agent processes, one of them drawn each round to train one step; so each model that goes up is new.
+
+    A download counts where the agent had to make one: not when it trained the round before, because then the mean of
+    one reply is what it still has.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     hidden = model_bytes // 4 // (64 + 1 + 10)
-    with fleet.server(folder) as federation, fleet.agents(federation, folder, 1, n_processes=1):
+    with fleet.server(folder) as federation, fleet.agents(federation, folder, 2, n_processes=2):
         list(watch_to_end(federation, "transfer", RUN.format(rounds=rounds, hidden=hidden)))
         detail = federation.operations.ShowRun(pb.ShowRunRequest(run="transfer"))
     reports = [agent for r in detail.rounds[1:] for agent in r.agents if not agent.transfer_missing]
     up_s = statistics.median(agent.transfer.submit_s for agent in reports)
-    down_s = statistics.median(agent.report.seconds["fetch"] for agent in reports)
+    fetched = [agent for agent in reports if agent.transfer.bytes_down > model_bytes / 2]
+    down_s = statistics.median(agent.report.seconds["fetch"] for agent in fetched)
     sent = int(statistics.median(agent.transfer.bytes_up for agent in reports))
     with bare.served(folder) as channel:
         streams = bare.streams(channel, folder, part_bytes=PART_BYTES, total_bytes=sent)

@@ -151,7 +151,7 @@ def test_agents_must_be_counted() -> None:
 def test_estimate_is_of_finished_runs_of_the_same_row() -> None:
     chains = experiment.planned(file(), (1, 2, 3))
     found = experiment.kept(empty(), finished(chains[0][0]), [], {})
-    assert estimate.seconds(chains[1:], found, 2) == pytest.approx(2 * 2.0)
+    assert estimate.seconds(chains[1:], found, 2) == pytest.approx(estimate.START_S + 2 * 2.0)
 
 
 def test_estimate_grows_with_rounds_and_is_measured_when_nothing_ran() -> None:
