@@ -221,7 +221,8 @@ class Engine:
         log.info("step_open run=%s round=%d phase=%s tasks=%d", self.run, place.round, phase, len(offers))
         while not collection.is_complete(wanted) and time.monotonic() < collection.deadline:
             self._next([collection], collection.deadline)
-        needed = math.ceil(agents.quorum * len(offers) - 1e-9) - collection.n_skipped()
+        n = min(len(offers), wanted)  # agents asked beyond the wanted ones raise no quorum
+        needed = math.ceil(agents.quorum * n - 1e-9) - collection.n_skipped()
         with self._journal.commit():
             merges = self._ledger.close_step(place.step, offers, needed)
             replied = self._ledger.replied(place.step)

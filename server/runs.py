@@ -221,14 +221,14 @@ class Runs:
         try:
             while not self._attempt(run):
                 log.info("run_resumes run=%s", run)
+            if self._summary(run).status in OVER:
+                query = "SELECT run FROM runs WHERE init_from = ? AND status = 'waiting'"
+                for follower in self._journal.rows(query, run):
+                    self._launch(follower["run"])
         finally:
-            with self._lock:
+            with self._lock:  # last: `close` waits for the threads that it finds
                 self._engines.pop(run, None)
                 self._threads.pop(run, None)
-        status = self._summary(run).status
-        if status in OVER:
-            for follower in self._journal.rows("SELECT run FROM runs WHERE init_from = ? AND status = 'waiting'", run):
-                self._launch(follower["run"])
 
     def _attempt(self, run: str) -> bool:
         """Drive the run once; False when it should be tried again."""

@@ -1,0 +1,321 @@
+"""Whole runs through journal, blobs, intake, fleet and engine, with agents in memory."""
+
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from common import pb
+from common.methods import fedavg
+from common.payloads import Weights
+from common.wire import records
+from tests.server.devices import RUN, Device, moved
+from tests.server.workshop import Workshop, wait_for
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Iterator[Workshop]:
+    with Workshop(tmp_path) as opened:
+        yield opened
+
+
+def test_two_rounds_are_the_mean_of_what_the_agents_sent(shop: Workshop) -> None:
+    agents = shop.join(["a", "b"])
+    agents["b"].n_samples = 30
+    shop.runs.start()
+    name = shop.runs.submit(RUN, "two").run
+    assert shop.ended(name).status == "done", shop.summary(name).reason
+    result = shop.runs.export(name)["weights"]
+    assert isinstance(result, Weights)
+    first = shop.devices["a"].of_kind(pb.WORK)[0]
+    start = shop.devices["a"].blobs.open(first.task.payloads[0])
+    expected = start
+    for number in (1, 2):
+        sent = [(10, moved(expected, "a", number)), (30, moved(expected, "b", number))]
+        expected = Weights({n: sum(k * w[n].astype(np.float64) for k, w in sent) / 40 for n in start})
+        expected = Weights({n: a.astype(np.float32) for n, a in expected.items()})
+    for tensor in start:
+        np.testing.assert_allclose(result[tensor], expected[tensor], rtol=1e-6)
+
+
+def test_a_round_report_says_what_became_of_each_agent_and_what_it_cost(shop: Workshop) -> None:
+    shop.join(["a", "b"])
+    shop.runs.start()
+    name = shop.runs.submit(RUN.replace("every = 0", 'every = 2\nwhen = ["start", "merged", "finetuned"]'), "told").run
+    shop.ended(name)
+    detail = shop.runs.detail(name)
+    assert [report.round for report in detail.rounds] == [1, 2]
+    for report in detail.rounds:
+        assert [(a.agent, a.outcome, a.task) for a in report.agents] == [
+            ("a", "merged", "data of a"),
+            ("b", "merged", "data of b"),
+        ]
+        assert report.metrics["bytes_per_round"] == 2 * 150
+        assert report.metrics["train_loss"] == 0.5
+        assert not any(agent.transfer_missing for agent in report.agents)
+    assert "accuracy_start" not in detail.rounds[0].metrics
+    assert detail.rounds[1].metrics["accuracy_start"] == 6 / 20
+    assert [(e.round, e.moment, list(e.missing)) for e in detail.evaluations] == [(2, "finetuned", []), (2, "merged", [])]
+    assert detail.evaluations[1].metrics["accuracy"] == 6 / 20
+    assert detail.evaluations[1].metrics["personal_accuracy"] == pytest.approx(0.3)
+    assert detail.evaluations[0].metrics["loss_finetuned"] == 0.1
+
+
+def test_the_task_that_agents_share_is_one_payload_and_nothing_unreferenced_stays(shop: Workshop) -> None:
+    agents = shop.join(["a", "b", "c"])
+    shop.runs.start()
+    name = shop.runs.submit(RUN, "tidy").run
+    shop.ended(name)
+    first = {tuple(r.sha256 for r in d.of_kind(pb.WORK)[0].task.payloads) for d in agents.values()}
+    assert len(first) == 1
+    referred = {bytes(row[0]) for row in shop.journal.rows("SELECT sha256 FROM refs")}
+    pinned = {bytes(row[0]) for row in shop.journal.rows("SELECT sha256 FROM pins WHERE owner = 'run tidy'")}
+    assert shop.blobs.digests() == referred | pinned
+
+
+def test_replies_merge_in_the_order_of_names_whatever_their_arrival(tmp_path: Path) -> None:
+    digests = []
+    for number, order in enumerate((["a", "b", "c"], ["c", "b", "a"])):
+        with Workshop(tmp_path / str(number)) as shop:
+            turns = {name: threading.Event() for name in [*order, "end"]}
+            turns[order[0]].set()
+
+            def in_turn(device: Device, _offer: pb.Offer, header: pb.RecordHeader) -> None:
+                if header.key.step > 0:
+                    device.submit(header)
+                    return
+                assert turns[device.name].wait(10)
+                device.submit(header)
+                turns[[*order, "end"][order.index(device.name) + 1]].set()
+
+            shop.join(order, before_submit=in_turn)
+            shop.runs.start()
+            digests.append(shop.ended(shop.runs.submit(RUN.replace("min = 2", "min = 3"), "order").run).state_sha256)
+    assert digests[0] == digests[1]
+
+
+def test_over_selection_closes_with_enough_replies_and_the_rest_is_late(shop: Workshop) -> None:
+    held: list[pb.RecordHeader] = []
+
+    def hold(device: Device, _offer: pb.Offer, header: pb.RecordHeader) -> pb.RecordHeader | None:
+        if device.name == "c" and header.key.kind == pb.WORK:
+            held.append(header)
+            return None
+        return header
+
+    agents = shop.join(["a", "b", "c"], before_submit=hold)
+    shop.runs.start()
+    text = RUN.replace("rounds = 2", "rounds = 1").replace("min = 2", "min = 3\nfraction = 0.1\nover_selection = 1.0")
+    text = text.replace("min = 3", "min = 2")
+    name = shop.runs.submit(text, "over").run
+    wait_for(lambda: len(held) == 1)
+    shop.ended(name)
+    assert [(a.agent, a.outcome) for a in shop.runs.detail(name).rounds[0].agents] == [
+        ("a", "merged"),
+        ("b", "merged"),
+        ("c", "late"),
+    ]
+    receipt = agents["c"].submit(held[0])
+    assert receipt.verdict == pb.LATE
+    assert "run over step 0 agent c" in receipt.reason
+
+
+def test_a_missed_quorum_leaves_the_state_and_the_round_advances(shop: Workshop) -> None:
+    def silent_in_round_1(device: Device, offer: pb.Offer, header: pb.RecordHeader) -> pb.RecordHeader | None:
+        return None if device.name == "b" and offer.round == 1 else header
+
+    agents = shop.join(["a", "b"], before_submit=silent_in_round_1)
+    shop.runs.start()
+    name = shop.runs.submit(RUN.replace("deadline_s = 20", "deadline_s = 0.5\nquorum = 1.0"), "missed").run
+    shop.ended(name)
+    detail = shop.runs.detail(name)
+    assert [report.quorum_missed for report in detail.rounds] == [True, False]
+    assert [a.outcome for a in detail.rounds[0].agents] == ["lost", "late"]
+    first, second = agents["a"].of_kind(pb.WORK)
+    assert first.task == second.task
+    assert (second.memory_step, second.merged_step) == (-1, -1)
+    assert shop.summary(name).round == 2
+
+
+def test_an_answer_skipped_counts_for_the_quorum_and_a_failure_does_not(shop: Workshop) -> None:
+    def decline(device: Device, offer: pb.Offer) -> pb.Declined | None:
+        if device.name != "b" or offer.key.kind != pb.WORK:
+            return None
+        return pb.Declined(why=pb.SKIPPED if offer.round == 1 else pb.FAILED, reason="no samples")
+
+    shop.join(["a", "b"], decline=decline)
+    shop.runs.start()
+    name = shop.runs.submit(RUN.replace("deadline_s = 20", "deadline_s = 20\nquorum = 1.0"), "skip").run
+    shop.ended(name)
+    first, second = shop.runs.detail(name).rounds
+    assert (first.quorum_missed, [a.outcome for a in first.agents]) == (False, ["merged", "skipped"])
+    assert (second.quorum_missed, [a.outcome for a in second.agents]) == (True, ["lost", "failed"])
+    assert second.agents[1].reason == "no samples"
+
+
+def test_an_agent_with_other_memory_is_planned_again_alone(shop: Workshop) -> None:
+    agents = shop.join(["a", "b"])
+    shop.runs.start()
+
+    def other(device: Device, offer: pb.Offer) -> pb.Declined | None:
+        if offer.key.kind == pb.WORK and offer.round == 2 and offer.memory_step != -1:
+            return pb.Declined(why=pb.OTHER_MEMORY, memory_step=-1)
+        return None
+
+    agents["b"].decline = other
+    name = shop.runs.submit(RUN, "wiped").run
+    shop.ended(name)
+    assert [(o.round, o.memory_step, o.merged_step) for o in agents["b"].of_kind(pb.WORK)] == [
+        (1, -1, -1),
+        (2, 0, 0),
+        (2, -1, 0),
+    ]
+    assert [(o.round, o.memory_step) for o in agents["a"].of_kind(pb.WORK)] == [(1, -1), (2, 0)]
+    assert [a.outcome for a in shop.runs.detail(name).rounds[1].agents] == ["merged", "merged"]
+
+
+def test_a_reply_that_merge_cannot_use_is_left_out_and_its_agent_named(shop: Workshop) -> None:
+    def broken(device: Device, offer: pb.Offer, header: pb.RecordHeader) -> pb.RecordHeader:
+        if device.name == "b" and offer.key.kind == pb.WORK and offer.round == 1:
+            reply = fedavg.Reply(Weights({"other": np.zeros(3, np.float32)}), 10)
+            header.record.CopyFrom(records.encode(reply, device.blobs.put))
+        return header
+
+    shop.join(["a", "b"], before_submit=broken)
+    shop.runs.start()
+    name = shop.runs.submit(RUN.replace("deadline_s = 20", "deadline_s = 20\nquorum = 0.5"), "broken").run
+    shop.ended(name)
+    first = shop.runs.detail(name).rounds[0]
+    assert [a.outcome for a in first.agents] == ["merged", "failed"]
+    assert "agent b: tensor 'classifier.weight' is missing" in first.agents[1].reason
+    assert not first.quorum_missed
+
+
+def test_phases_make_several_steps_of_a_round(shop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fedavg, "phases", lambda run, number: ("look", "train"), raising=False)
+    agents = shop.join(["a", "b"])
+    shop.runs.start()
+    name = shop.runs.submit(RUN, "phases").run
+    shop.ended(name)
+    offers = [(o.key.step, o.round, o.phase) for o in agents["a"].of_kind(pb.WORK)]
+    assert offers == [(0, 1, "look"), (1, 1, "train"), (2, 2, "look"), (3, 2, "train")]
+    report = shop.runs.detail(name).rounds[0]
+    assert [(a.agent, a.phase) for a in report.agents] == [("a", "look"), ("b", "look"), ("a", "train"), ("b", "train")]
+
+
+def test_an_agent_that_comes_later_gets_the_open_offer(shop: Workshop) -> None:
+    shop.runs.start()
+    name = shop.runs.submit(RUN, "later").run
+    shop.join(["a"])
+    wait_for(lambda: "1 of 2 are ready" in shop.summary(name).reason)
+    shop.join(["b"])
+    assert shop.ended(name).status == "done"
+
+
+def test_different_classes_fail_the_run_and_name_both_lists(shop: Workshop) -> None:
+    shop.join(["a"])
+    shop.join(["b"], classes=("ant", "dog"))
+    shop.runs.start()
+    summary = shop.ended(shop.runs.submit(RUN, "classes").run)
+    assert summary.status == "failed"
+    assert "a has 3 (ant, bee, cat), b has 2 (ant, dog)" in summary.reason
+
+
+def test_a_run_that_no_agent_can_serve_fails_with_their_reasons(shop: Workshop) -> None:
+    def cannot(_device: Device, offer: pb.Offer) -> pb.Declined | None:
+        return pb.Declined(why=pb.CANNOT, reason="needs 3 GB, has 1 GB")
+
+    shop.join(["a", "b"], decline=cannot)
+    shop.runs.start()
+    summary = shop.ended(shop.runs.submit(RUN, "cannot").run)
+    assert summary.status == "failed"
+    assert "expected 2, got 0; agent a: needs 3 GB, has 1 GB; agent b" in summary.reason
+
+
+def test_named_data_are_given_out_by_sorted_name_once_enough_agents_are_there(shop: Workshop) -> None:
+    shop.runs.start()
+    name = shop.runs.submit(RUN.replace("[agents]", "[data]\nn_agents = 3\n[agents]"), "named").run
+    agents = shop.join(["c", "a"], named=True) | shop.join(["b"], named=True)
+    assert shop.ended(name).status == "done"
+    indices = {n: (d.offers[0].data.index, d.offers[0].data.of) for n, d in agents.items()}
+    assert indices == {"a": (0, 3), "b": (1, 3), "c": (2, 3)}
+    assert all(offer.data == device.offers[0].data for device in agents.values() for offer in device.offers)
+
+
+def test_only_agents_with_the_tags_take_part(shop: Workshop) -> None:
+    shop.join(["a", "b"], tags=("pi",))
+    other = shop.join(["c"])["c"]
+    shop.runs.start()
+    name = shop.runs.submit(RUN.replace("min = 2", 'min = 2\ntags = ["pi"]'), "tags").run
+    assert shop.ended(name).status == "done"
+    assert other.offers == []
+
+
+def test_stages_run_in_order_and_start_from_the_one_before(shop: Workshop) -> None:
+    shop.join(["a", "b"])
+    shop.runs.start()
+    text = RUN + '[[stage]]\nname = "first"\n[[stage]]\nname = "second"\n'
+    name = shop.runs.submit(text, "staged").run
+    assert name == "staged.second"
+    assert shop.ended(name).status == "done"
+    assert [s.run for s in shop.runs.list()] == ["staged.first", "staged.second"]
+    offer = next(o for o in shop.devices["a"].of_kind(pb.WORK) if o.key.run == name)
+    result = shop.runs.export("staged.first")["weights"]
+    start = shop.devices["a"].blobs.open(offer.task.payloads[0])
+    for tensor in start:
+        np.testing.assert_array_equal(start[tensor], result[tensor])
+
+
+def test_a_stage_whose_predecessor_fails_fails_too(shop: Workshop) -> None:
+    shop.join(["a"])
+    shop.join(["b"], classes=("ant", "dog"))
+    shop.runs.start()
+    text = RUN + '[[stage]]\nname = "first"\n[[stage]]\nname = "second"\n'
+    summary = shop.ended(shop.runs.submit(text, "staged").run)
+    assert (summary.status, summary.reason) == ("failed", "it starts from run staged.first, which is failed")
+
+
+def test_stopping_ends_the_run_and_its_state_can_be_exported(shop: Workshop) -> None:
+    shop.join(["a", "b"], before_submit=lambda _d, offer, header: header if offer.round == 1 else None)
+    shop.runs.start()
+    name = shop.runs.submit(RUN, "stopped").run
+    wait_for(lambda: shop.summary(name).round == 2)
+    assert shop.runs.stop(name).status == "stopped"
+    assert "weights" in shop.runs.export(name)
+
+
+def test_two_runs_share_the_agents(shop: Workshop) -> None:
+    shop.join(["a", "b"])
+    shop.runs.start()
+    first, second = shop.runs.submit(RUN, "one").run, shop.runs.submit(RUN, "other").run
+    one, other = shop.ended(first), shop.ended(second)
+    assert one.status == other.status == "done"
+    assert one.state_sha256 == other.state_sha256
+
+
+def test_a_lossy_encoding_is_applied_by_the_runtime(shop: Workshop) -> None:
+    agents = shop.join(["a", "b"])
+    shop.runs.start()
+    name = shop.runs.submit(RUN + '[wire]\nup = "float16"\ndown = "float16"\n', "half").run
+    assert shop.ended(name).status == "done"
+    sent = agents["a"].blobs.open(agents["a"].of_kind(pb.WORK)[1].task.payloads[0])
+    for array in sent.values():
+        np.testing.assert_array_equal(array, array.astype(np.float16).astype(np.float32))
+
+
+def test_a_missing_transfer_report_delays_no_step_and_is_marked(shop: Workshop) -> None:
+    agents = shop.join(["a", "b"])
+    agents["b"].transfers = False
+    shop.runs.start()
+    began = time.monotonic()
+    name = shop.runs.submit(RUN.replace("rounds = 2", "rounds = 5"), "slow").run
+    wait_for(lambda: shop.summary(name).round == 5)
+    wait_for(lambda: len(agents["b"].of_kind(pb.WORK)) == 5)
+    assert time.monotonic() - began < 2 + 5  # five rounds that waited 2 s each would take 10
+    shop.ended(name)
+    for report in shop.runs.detail(name).rounds:
+        assert [a.transfer_missing for a in report.agents] == [False, True]
+        assert report.metrics["bytes_per_round"] == 150
