@@ -25,7 +25,7 @@ steps = 1
 name = "digits"
 n_agents = 2
 [agents]
-min = 2
+min = 1
 fraction = 0.5
 [evaluation]
 every = 0
