@@ -12,7 +12,7 @@ from common.method import ModelSpec, Training
 from common.methods import local
 from common.payloads import Weights
 from common.samples import from_arrays
-from common.wire import records
+from common.wire import canonical, records
 from edge_client import learners
 from edge_client.memory import Memories
 from tests.methods import plain_loop
@@ -85,8 +85,6 @@ def exported(fleet: Federation, run: str) -> Weights:
     """The payload "weights" of the run's result, through the operator's stream."""
     parts = [part for part in fleet.operations().ExportRun(pb.ExportRunRequest(run=run)) if part.name == "weights"]
     whole = b"".join(part.data for part in parts)
-    from common.wire import canonical
-
     return canonical.decode(whole)
 
 
@@ -108,7 +106,7 @@ def test_five_rounds_of_local_training_leave_each_agent_its_own_model(running: F
         pending = memories.pending("local", name)
         record = pending.memory if pending is not None else memories.held("local", name).memory
         blobs = Blobs(home / "blobs")
-        got = records.decode(local.Memory, record, lambda ref, _: blobs.open(ref), where=name).weights
+        got = records.decode(local.Memory, record, lambda ref, _, blobs=blobs: blobs.open(ref), where=name).weights
         for tensor, array in expected.items():
             np.testing.assert_allclose(got[tensor], array, atol=1e-6, rtol=0)
 
