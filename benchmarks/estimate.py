@@ -63,9 +63,16 @@ def _samples_per_round(file: RunFile, pools: list[Pool]) -> float:
     data, evaluation = file.data, file.evaluation
     at_hand = float(sum(min(pool.n_train, data.limit or pool.n_train) + (pool.n_test or 0) for pool in pools))
     to_train = at_hand * (1 - data.test_fraction)
+    if data.parted_among is not None:
+        at_hand *= n_agents(file) / data.parted_among
+        to_train *= n_agents(file) / data.parted_among
     if data.shots is not None:
         to_train = float(sum(data.shots * len(pool.classes) for pool in pools))
     training = to_train * file.agents.fraction * file.optimiser.epochs
+    within = evaluation.every if evaluation.every_task is None else evaluation.every_task
+    if within:
+        n_within = len({"start", "trained"} & set(evaluation.when))
+        training += at_hand * data.test_fraction * file.agents.fraction * n_within / 3 / within
     if not evaluation.every:
         return training
     share = 1.0
@@ -73,7 +80,7 @@ def _samples_per_round(file: RunFile, pools: list[Pool]) -> float:
         share = min(1.0, evaluation.agents / n_agents(file))
     elif evaluation.agents == "sampled":
         share = file.agents.fraction
-    tested = at_hand * data.test_fraction * share * len(evaluation.when) / 3
+    tested = at_hand * data.test_fraction * share * len({"merged", "finetuned"} & set(evaluation.when)) / 3
     tuned = to_train * share * evaluation.finetune_epochs * ("finetuned" in evaluation.when)
     return training + (tested + tuned) / evaluation.every
 

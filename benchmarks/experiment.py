@@ -16,7 +16,7 @@ import grpc
 
 from benchmarks import host, results, table
 from benchmarks.fleet import Federation
-from common import pb, runfile
+from common import data_files, pb, runfile
 from common.errors import EXIT_REFUSED, ConfigError, RemoteFault, UnknownName
 from common.runfile import RunFile
 
@@ -169,10 +169,10 @@ def _watched(federation: Federation, run: str) -> Iterable[pb.RunEvent]:
 
 
 def _files(file: RunFile) -> dict[str, bytes]:
-    """The .npz files that a run file names, by the name that it uses."""
-    named = [name for name in (file.run.init, file.data.partition) if name.endswith(".npz")]
+    """The files that the server needs of those that a run file names, by the name that it uses."""
+    named = [name for name in (file.run.init, file.agents.selection) if isinstance(name, str) and "." in name]
     try:
-        return {name: Path(name).read_bytes() for name in named}
+        return {name: data_files.found(name).read_bytes() for name in named}
     except OSError as error:
         raise ConfigError(f"the run file names a file that cannot be read: {error}", exit_code=EXIT_REFUSED) from error
 

@@ -1,7 +1,7 @@
 """Tables of results: the rows that results.json keeps, as Markdown, and for a terminal.
 
-Cost columns are medians over tasks; those of a process that was still warming up, or that worked on two tasks at
-once, are left out of memory and CPU, because they say little about the task.
+Seconds and memory are medians over tasks, bytes are means. A process that was still warming up, or that worked on two
+tasks at once, is left out of memory and CPU, because it says little about the task.
 """
 
 import re
@@ -68,10 +68,15 @@ def _costs(runs: list[RunRow]) -> dict[str, float]:
         "cpu_s": _median([a.cpu_s for a in clean]),
         "rss_peak_delta_bytes": _median([float(a.rss_peak_delta_bytes) for a in clean]),
         "rss_peak_bytes": _median([float(a.rss_peak_bytes) for a in clean]),
-        "bytes_up": _median([float(up) for up, _ in travelled if up is not None]),
-        "bytes_down": _median([float(down) for _, down in travelled if down is not None]),
+        # means, because what a host has fetched is not sent again for the other agents that it carries
+        "bytes_up": _mean([float(up) for up, _ in travelled if up is not None]),
+        "bytes_down": _mean([float(down) for _, down in travelled if down is not None]),
     }
     return {name: value for name, value in numbers.items() if value is not None}
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return statistics.fmean(values) if values else None
 
 
 def _median(values: Sequence[float]) -> float | None:
@@ -113,7 +118,7 @@ LONG: list[tuple[str, Cell]] = [
 ]
 CAPTION = (
     "accuracy: per cent, last round, test data; pooled over all agents, and mean by agent. s: the whole run. "
-    "Medians over tasks: peak memory of an agent, MB that the task added, kB that it sent and fetched"
+    "Of a task: peak memory of its process and MB that it added (medians), kB sent and fetched (means)"
 )
 
 

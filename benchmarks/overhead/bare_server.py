@@ -46,8 +46,13 @@ class Handlers:
                 digest.update(part)
                 file.write(part)
 
+            before = None  # one part is kept while the next is received
             async for part in parts:
-                await loop.run_in_executor(self.pool, keep, part)
+                if before is not None:
+                    await before
+                before = loop.run_in_executor(self.pool, keep, part)
+            if before is not None:
+                await before
             await loop.run_in_executor(self.pool, os.fsync, file.fileno())
         return digest.digest()
 
