@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from common import seeds
+from common import data_files, seeds
 from common.errors import EXIT_DATA, ConfigError, UnknownName
 from common.runfile import DataSection
 from common.samples import Labels
@@ -40,7 +40,7 @@ def parts(data: DataSection, labels: Labels, n_train: int, n_agents: int) -> tup
         n_agents: how many agents share it.
     """
     if data.partition.endswith(".npz"):
-        return from_file(Path(data.partition), len(labels), n_agents)
+        return from_file(data_files.found(data.partition), len(labels), n_agents)
     rng = seeds.generator(data.seed, "partition", data.name)
     train, test = _limited(data, labels, n_train, rng)
     if data.shots is not None:

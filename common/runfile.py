@@ -87,6 +87,7 @@ class DataSection:
     alpha: float = 0.1
     classes_per_agent: int = 2
     n_agents: int | None = None
+    parted_among: int | None = None  # the data are divided among so many, of which the first n_agents take part
     min_samples: int = 10
     test_fraction: float = 0.25
     seed: int = 42
@@ -98,13 +99,15 @@ class DataSection:
     taxonomy: tuple[tuple[str, ...], ...] | None = None  # (parent, child) edges
 
     def __post_init__(self) -> None:
+        if self.parted_among is not None and self.parted_among < (self.n_agents or 1):
+            raise ValueError(f"parted_among must be at least n_agents = {self.n_agents}, got {self.parted_among}")
         if not 0 <= self.holdout < 1 or not 0 <= self.test_fraction < 1:
             raise ValueError(f"holdout and test_fraction must be in [0, 1), got {self.holdout}, {self.test_fraction}")
 
 
 @dataclass(frozen=True)
 class AgentsSection:
-    """Who takes part: `fraction` of the ready agents, never fewer than `min`; of their tasks `quorum` must be answered."""
+    """Who takes part: `fraction` of the ready agents, not fewer than `min`; `quorum` of their tasks must be answered."""
 
     min: int = 1
     fraction: float = 1.0
@@ -112,13 +115,18 @@ class AgentsSection:
     deadline_s: float = 600.0
     over_selection: float = 0.0  # share of agents asked beyond `fraction`; the step closes when enough have replied
     tags: tuple[str, ...] = ()
-    selection: str | tuple[tuple[str | int, ...], ...] = "seeded"  # or one list of agents (names or indices) per round
+    selection: str | tuple[tuple[str | int, ...], ...] = "seeded"  # or a list of agents (names or indices) per round,
+    # or the .json that has those lists
 
     def __post_init__(self) -> None:
         if not 0 < self.fraction <= 1 or not 0 <= self.quorum <= 1 or self.min < 1 or self.deadline_s <= 0:
             raise ValueError(
                 f"expected 0 < fraction <= 1, 0 <= quorum <= 1, min >= 1, deadline_s > 0, got "
                 f"fraction {self.fraction}, quorum {self.quorum}, min {self.min}, deadline_s {self.deadline_s}"
+            )
+        if isinstance(self.selection, str) and self.selection != "seeded" and not self.selection.endswith(".json"):
+            raise ValueError(
+                f"selection must be 'seeded', a list of agents per round or FILE.json, got {self.selection!r}"
             )
 
 
@@ -127,6 +135,7 @@ class EvaluationSection:
     """Which moments are measured, on whom, how often (0: never; the last round always, if anything is)."""
 
     every: int = 1
+    every_task: int | None = None  # of the moments within training tasks, "start" and "trained"; None: as `every`
     agents: str | int = "all"  # all, sampled, or a number of agents
     when: tuple[Moment, ...] = ("merged",)
     finetune_epochs: int = 0

@@ -2,14 +2,13 @@
 
 import argparse
 import json
-import os
 import sys
 import time
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
-from common import pb
+from common import data_files, pb
 from common.errors import EXIT_RUN, EXIT_STATE, ConfigError
 from server import exporting, tables
 from server.asking import Asking, connect
@@ -163,7 +162,7 @@ def named_files(path: Path, text: str) -> dict[str, bytes]:
     found = {}
     for name in _texts(table):
         if name.endswith(FILES):
-            file = path.parent / os.path.expanduser(name)
+            file = data_files.found(name, path.parent)
             try:
                 found[name] = file.read_bytes()
             except OSError as error:

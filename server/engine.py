@@ -217,6 +217,7 @@ class Engine:
         collection = Collection(
             self._fleet, offers, time.monotonic() + agents.deadline_s, replan, self._ledger.replied(place.step)
         )
+        self._catch_up()
         collection.start()
         log.info("step_open run=%s round=%d phase=%s tasks=%d", self.run, place.round, phase, len(offers))
         while not collection.is_complete(wanted) and time.monotonic() < collection.deadline:
@@ -322,7 +323,8 @@ class Engine:
 
     def _moments(self, place: Place) -> list[str]:
         """What is measured within the tasks: in the last phase of a round that is evaluated."""
-        if self._after(place).round == place.round or not evaluating.is_due(self._settled.file, place.round):
+        due = evaluating.is_due_within_tasks(self._settled.file, place.round)
+        if self._after(place).round == place.round or not due:
             return []
         return [moment for moment in self._settled.file.evaluation.when if moment in evaluating.WITHIN_TASKS]
 
@@ -396,6 +398,7 @@ class Engine:
         offers = plan(tuple(infos[name] for name in sorted(infos)))
         replied = self._ledger.replied(row.step, pb.EVALUATE)
         collection = Collection(self._fleet, offers, deadline, replan, replied)
+        self._catch_up()
         collection.start()
         while not collection.is_complete(len(offers)) and time.monotonic() < deadline:
             self._next([collection], deadline)
@@ -443,6 +446,11 @@ class Engine:
             self._drafts.settle()
             if self._drafts.unsaved:
                 self._save([])
+
+    def _catch_up(self) -> None:
+        """Hear what has come already: an agent that joined before an offer is not offered the same again."""
+        while self.inbox.next([0.0], [self._preparing, self._drafts]):
+            pass
 
     def _save(self, reports: list[Report]) -> None:
         """These, and those that transfers have completed since."""

@@ -15,6 +15,12 @@ def is_due(file: RunFile, round_number: int) -> bool:
     return every > 0 and (round_number % every == 0 or round_number == file.run.rounds)
 
 
+def is_due_within_tasks(file: RunFile, round_number: int) -> bool:
+    """Of the moments taken inside training tasks, which may come more often: they cost no transfer."""
+    every = file.evaluation.every_task
+    return is_due(file, round_number) if every is None else every > 0 and round_number % every == 0
+
+
 def chosen(
     file: RunFile, place: tuple[int, int], ready: Iterable[str], online: Collection[str], sampled: Iterable[str]
 ) -> EvaluationRow:

@@ -14,7 +14,7 @@ from common.blobs import Blobs
 from common.errors import ConfigError, FederationError, LocalFault
 from common.payloads import Blob, Payload
 from common.wire import records
-from server import initial, retention
+from server import initial, retention, selection
 from server.engine import DrawFirst, Engine
 from server.fleet import Fleet
 from server.inbox import Stopped
@@ -170,7 +170,7 @@ class Runs:
         return named
 
     def _insert(self, run: str, source: str, variant: runfile.Variant, files: Mapping[str, bytes]) -> None:
-        file = variant.file
+        file = selection.inlined(variant.file, files)
         if file.run.init != "seed" and file.run.init not in files:
             raise ConfigError(f"[run] init: {file.run.init} was not sent with the run file")
         toml, blob = runfile.to_toml(file), bytes(runfile.to_blob(file, run, file.data.classes).data)

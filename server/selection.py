@@ -1,10 +1,11 @@
 """Who takes part in a round: seeded over the sorted names, or as the run file lists them."""
 
-from collections.abc import Collection, Sequence
+import json
+from collections.abc import Collection, Mapping, Sequence
 
-from common import seeds
+from common import runfile, seeds
 from common.errors import ConfigError
-from common.runfile import AgentsSection
+from common.runfile import AgentsSection, RunFile
 
 
 def chosen(
@@ -26,6 +27,26 @@ def chosen(
         n = len(order)
     there = [name for name in order if name in online]
     return tuple(sorted(there[:n])) if len(there) >= min(agents.min, n or 1) else ()
+
+
+def inlined(file: RunFile, files: Mapping[str, bytes]) -> RunFile:
+    """The run file with the lists themselves where it names the .json that has them; `files` came with it.
+
+    Raises:
+        ConfigError: the file was not sent, or holds no lists of agents.
+    """
+    name = file.agents.selection
+    if not isinstance(name, str) or name == "seeded":
+        return file
+    if name not in files:
+        raise ConfigError(f"[agents] selection: {name} was not sent with the run file")
+    try:
+        lists = json.loads(files[name])
+    except ValueError as error:
+        raise ConfigError(f"[agents] selection: {name} is no JSON: {error}") from error
+    if not isinstance(lists, list) or not all(isinstance(one, list) for one in lists):
+        raise ConfigError(f"[agents] selection: {name} must hold one list of agents per round, [[0, 4], [1, 2], …]")
+    return runfile.with_overrides(file, {"agents.selection": lists[: file.run.rounds]}, name)
 
 
 def wanted(agents: AgentsSection, n_ready: int) -> int:

@@ -7,13 +7,13 @@ of images or an npz of that name under EDGEFED_DATA is a named data set too. `di
 import functools
 import hashlib
 import importlib
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from common.data_files import FOLDER_VARIABLE, data_folder
 from common.errors import EXIT_DATA, ConfigError, UnknownName
 from common.samples import ArraySource, Labels
 from edge_client.data import cifar
@@ -22,7 +22,6 @@ from edge_client.data.folder import open_folder
 from edge_client.data.pool import Pool
 from edge_client.data.stored import Stored, StoredSource
 
-FOLDER_VARIABLE = "EDGEFED_DATA"
 NUMERALS = tuple("0123456789")
 CLOTHES = (
     "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
@@ -44,10 +43,6 @@ _IDX = {
     "fashion_mnist": _Idx("FashionMNIST", CLOTHES, 0.286, 0.3205),
 }
 _TORCHVISION = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST", "cifar10": "CIFAR10", "cifar100": "CIFAR100"}
-
-
-def data_folder() -> Path:
-    return Path(os.environ.get(FOLDER_VARIABLE) or Path.home() / ".cache" / "edgefed")
 
 
 def open_named(name: str, shape: tuple[int, ...] | None = None) -> Pool:

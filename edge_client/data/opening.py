@@ -57,7 +57,7 @@ def open_part(data: DataSection, index: pb.DataIndex, shape: Shape | None = None
         )
     names = data.tasks or (data.name,)
     which, place = index.index % len(names), index.index // len(names)
-    of = len(range(which, n_agents, len(names)))
+    of = len(range(which, data.parted_among or n_agents, len(names)))
     pool = open_named(names[which], shape)
     section = dataclasses.replace(data, name=names[which], tasks=(), classes=None, taxonomy=None)
     return _data(pool, _parts(section, pool, of)[place], None)

@@ -158,3 +158,10 @@ def test_digits_are_real_digits_in_bytes() -> None:
     scaled = np.asarray(images, np.float64) / 255
     assert scaled.mean() == pytest.approx(pool.source.mean[0], abs=0.005)
     assert scaled.std() == pytest.approx(pool.source.std[0], abs=0.005)
+
+
+def test_the_first_agents_of_a_larger_partition_have_the_parts_that_they_have_in_it() -> None:
+    pytest.importorskip("sklearn")
+    whole = [open_part(DataSection(n_agents=6), pb.DataIndex(index=i, of=6)) for i in range(6)]
+    first = [open_part(DataSection(n_agents=2, parted_among=6), pb.DataIndex(index=i, of=2)) for i in range(2)]
+    assert [list(part.train.positions) for part in first] == [list(part.train.positions) for part in whole[:2]]

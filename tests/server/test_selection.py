@@ -1,8 +1,8 @@
 import pytest
 
 from common.errors import ConfigError
-from common.runfile import AgentsSection
-from server.selection import asked, chosen, wanted
+from common.runfile import AgentsSection, RunFile, parse, to_toml
+from server.selection import asked, chosen, inlined, wanted
 
 NAMES = [f"a{i:02}" for i in range(20)]
 
@@ -50,3 +50,39 @@ def test_a_place_that_does_not_exist_is_named() -> None:
     agents = AgentsSection(min=1, selection=((99,),))
     with pytest.raises(ConfigError, match=r"agent number 99 in round 1, expected 0 to 19"):
         chosen(NAMES, NAMES, agents, 1, 1)
+
+
+def run_file(selection: str, rounds: int = 2) -> RunFile:
+    text = f'[run]\nmethod = "fedavg"\nrounds = {rounds}\n[agents]\nselection = "{selection}"\n'
+    return parse(text, "run.toml")
+
+
+def test_lists_of_a_file_stand_in_the_run_itself() -> None:
+    found = inlined(run_file("lists.json"), {"lists.json": b'[[1, 0], ["a03"], [7]]'})
+    assert found.agents.selection == ((1, 0), ("a03",))  # of the rounds that there are
+    assert parse(to_toml(found), "again").agents.selection == found.agents.selection
+    assert chosen(NAMES, NAMES, found.agents, 1, 1) == ("a00", "a01")
+
+
+def test_a_seeded_draw_needs_no_file() -> None:
+    file = run_file("seeded")
+    assert inlined(file, {}) is file
+
+
+@pytest.mark.parametrize(
+    ("sent", "text"),
+    [
+        ({}, "lists.json was not sent with the run file"),
+        ({"lists.json": b"[[1"}, "lists.json is no JSON"),
+        ({"lists.json": b"[1, 2]"}, "must hold one list of agents per round"),
+        ({"lists.json": b"[[1.5]]"}, r"agents.selection must be a text or a list of"),
+    ],
+)
+def test_lists_that_cannot_be_used(sent: dict[str, bytes], text: str) -> None:
+    with pytest.raises(ConfigError, match=text):
+        inlined(run_file("lists.json"), sent)
+
+
+def test_another_word_than_seeded_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"selection must be 'seeded', a list of agents per round or FILE.json"):
+        run_file("random")
