@@ -5,16 +5,19 @@ or taxonomy finds them in `run`.
 """
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from common.errors import UnknownName
+from common import information, taxonomy
+from common.errors import ConfigError, UnknownName
 from common.method import RunSpec, Scores
 from common.samples import Labels
+from common.taxonomy import Taxonomy
 
 Metric = Callable[[Scores, Labels, RunSpec[Any]], float]  # Any: metrics look at no method's Config
+Reading = Callable[[Taxonomy, NDArray[np.float64]], NDArray[np.int64]]  # probabilities (n, n_classes) -> nodes (n,)
 
 # What a class that was ruled out (score -inf) costs when it is the right one: -ln(1e-12). Infinity would make the
 # pooled sum useless for every other example.
@@ -34,7 +37,40 @@ def loss(scores: Scores, y: Labels, run: RunSpec[Any]) -> float:
     return float(np.where(np.isposinf(nats), RULED_OUT_NATS, nats).sum())
 
 
-METRICS: dict[str, Metric] = {"accuracy": accuracy, "loss": loss}
+def _hierarchical(reading: Reading, part: Literal["precision", "recall", "f1"]) -> Metric:
+    """Information precision, recall or F1 of a hierarchical reading, summed over the examples."""
+
+    def metric(scores: Scores, y: Labels, run: RunSpec[Any]) -> float:
+        if run.taxonomy is None or run.classes is None:
+            raise ConfigError("a hierarchical metric needs the run's taxonomy: set [data] taxonomy")
+        tree = taxonomy.build(run.taxonomy, run.classes)
+        predicted = reading(tree, _softmax(scores))
+        found = information.compare(tree, y + len(tree.children), predicted)
+        return float(getattr(found, part).sum())
+
+    return metric
+
+
+def _softmax(scores: Scores) -> NDArray[np.float64]:
+    p = np.exp(scores.astype(np.float64) - scores.max(axis=1, keepdims=True))
+    shares: NDArray[np.float64] = p / p.sum(axis=1, keepdims=True)
+    return shares
+
+
+# Source: Valmadre, NeurIPS 2022. Of the likeliest class, of the deepest node above 1/2, of the best expected F1; the
+# last two may stop at an inner node.
+_READINGS: dict[str, Reading] = {
+    "information": information.leaf,
+    "majority": information.majority,
+    "expected": information.best_expected_f1,
+}
+_PARTS: tuple[Literal["precision", "recall", "f1"], ...] = ("precision", "recall", "f1")
+
+METRICS: dict[str, Metric] = {
+    "accuracy": accuracy,
+    "loss": loss,
+    **{f"{name}_{part}": _hierarchical(reading, part) for name, reading in _READINGS.items() for part in _PARTS},
+}
 
 
 def sums(names: Iterable[str], scores: Scores, y: Labels, run: RunSpec[Any]) -> dict[str, float]:
