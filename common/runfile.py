@@ -107,7 +107,7 @@ class DataSection:
 
 @dataclass(frozen=True)
 class AgentsSection:
-    """Who takes part: `fraction` of the ready agents, not fewer than `min`; `quorum` of their tasks must be answered."""
+    """Who takes part: `fraction` of the ready agents, at least `min`; `quorum` of their tasks must be answered."""
 
     min: int = 1
     fraction: float = 1.0
