@@ -407,7 +407,7 @@ class Engine:
             self._ledger.close_evaluation(row.step)
             headers = {name: self._ledger.header(row.step, name, pb.EVALUATE) for name in row.agents}
             agents = [
-                reporting.agent_report(header.key, phase, Answer("merged", ""), header, infos[name].data.name)
+                reporting.agent_report(header.key, phase, Answer("merged", ""), header, self._data_name(infos.get(name)))
                 for name, header in headers.items()
                 if header is not None
             ]
@@ -471,6 +471,10 @@ class Engine:
         else:
             event.evaluation.CopyFrom(report)
         self._publish(event)
+
+    @staticmethod
+    def _data_name(info: AgentInfo | None) -> str:
+        return "" if info is None else info.data.name  # it replied, and its host has since dropped it
 
     def _fitting(self) -> dict[str, Present]:
         return {agent.name: agent for agent in self._fleet.agents() if self._preparing.fits(agent)}

@@ -116,6 +116,12 @@ class Journal:
                 if outermost and self._db.in_transaction:
                     self._db.execute("ROLLBACK")
 
+    @contextmanager
+    def holding(self) -> Iterator[sqlite3.Connection]:
+        """The lock, to read or write what need not survive (MEMORY_TABLES) with nobody in between."""
+        with self._lock:
+            yield self._db
+
     def rows(self, query: str, *values: object) -> list[sqlite3.Row]:
         with self._lock:
             return self._db.execute(query, values).fetchall()

@@ -40,12 +40,12 @@ def disown_replies(journal: Journal, run: str, step: int) -> None:
 
 def pin(journal: Journal, owner: str, digests: Iterable[bytes]) -> None:
     """Hold payloads until `unpin` or the end of this process; take hold before looking whether they are there."""
-    with journal.commit() as db:
+    with journal.holding() as db:
         db.executemany("INSERT OR IGNORE INTO pins VALUES (?, ?)", ((owner, sha256) for sha256 in digests))
 
 
 def unpin(journal: Journal, owner: str) -> None:
-    with journal.commit() as db:
+    with journal.holding() as db:
         db.execute("INSERT OR IGNORE INTO candidates SELECT sha256 FROM pins WHERE owner = ?", (owner,))
         db.execute("DELETE FROM pins WHERE owner = ?", (owner,))
 
@@ -61,7 +61,7 @@ def put_pinned(journal: Journal, blobs: Blobs, owner: str, payload: Sendable, en
 
 def consider_all(journal: Journal, blobs: Blobs) -> None:
     """At the start: what a crash left without an owner goes at the first sweep."""
-    with journal.commit() as db:
+    with journal.holding() as db:
         db.executemany("INSERT OR IGNORE INTO candidates VALUES (?)", ((sha256,) for sha256 in blobs.digests()))
 
 
@@ -69,7 +69,7 @@ def sweep(journal: Journal, blobs: Blobs) -> int:
     """Remove the candidates that nobody refers to or holds; gives how many."""
     query = """SELECT sha256 FROM candidates WHERE NOT EXISTS (SELECT 1 FROM refs WHERE refs.sha256 = candidates.sha256)
         AND NOT EXISTS (SELECT 1 FROM pins WHERE pins.sha256 = candidates.sha256)"""
-    with journal.commit() as db:  # its lock: nobody takes hold meanwhile
+    with journal.holding() as db:  # nobody takes hold meanwhile
         unused = [bytes(row[0]) for row in db.execute(query)]
         for sha256 in unused:
             blobs.remove(sha256)

@@ -68,10 +68,12 @@ class Device:
     def join(self) -> "Device":
         self._thread = threading.Thread(target=self._serve, name=f"device-{self.name}", daemon=True)
         self._thread.start()
-        description = pb.AgentDescription(name=self.name, tags=self.tags, named_data=self.named)
-        hello = pb.Hello(host=self.name, instance=f"i-{self.name}", agents=[description])
-        self.fleet.join(hello, self)
+        self.fleet.join(self.hello(), self)
         return self
+
+    def hello(self) -> pb.Hello:
+        description = pb.AgentDescription(name=self.name, tags=self.tags, named_data=self.named)
+        return pb.Hello(host=self.name, instance=f"i-{self.name}", agents=[description])
 
     def leave(self) -> None:
         self.fleet.left(self.name, self)
@@ -149,11 +151,15 @@ class Device:
         self.fleet.heard(self.name, pb.AgentEvent(transfer=report))
 
     def _upload(self, upload: Upload, header: pb.RecordHeader) -> pb.Receipt:
-        for ref, offset in zip(header.record.payloads, upload.offsets, strict=True):
-            if offset < ref.size:
-                self.asked_parts += 1
-                for part in self.blobs.parts(ref.sha256, offset, 1024):
-                    upload.feed(part)
+        try:
+            for ref, offset in zip(header.record.payloads, upload.offsets, strict=True):
+                if offset < ref.size:
+                    self.asked_parts += 1
+                    for part in self.blobs.parts(ref.sha256, offset, 1024):
+                        upload.feed(part)
+        except BaseException:
+            upload.abandon()
+            raise
         return upload.close()
 
     def _fetched(self, ref: pb.PayloadRef) -> Any:

@@ -58,7 +58,10 @@ def test_a_round_report_says_what_became_of_each_agent_and_what_it_cost(shop: Wo
         assert not any(agent.transfer_missing for agent in report.agents)
     assert "accuracy_start" not in detail.rounds[0].metrics
     assert detail.rounds[1].metrics["accuracy_start"] == 6 / 20
-    assert [(e.round, e.moment, list(e.missing)) for e in detail.evaluations] == [(2, "finetuned", []), (2, "merged", [])]
+    assert [(e.round, e.moment, list(e.missing)) for e in detail.evaluations] == [
+        (2, "finetuned", []),
+        (2, "merged", []),
+    ]
     assert detail.evaluations[1].metrics["accuracy"] == 6 / 20
     assert detail.evaluations[1].metrics["personal_accuracy"] == pytest.approx(0.3)
     assert detail.evaluations[0].metrics["loss_finetuned"] == 0.1
@@ -77,24 +80,24 @@ def test_the_task_that_agents_share_is_one_payload_and_nothing_unreferenced_stay
 
 
 def test_replies_merge_in_the_order_of_names_whatever_their_arrival(tmp_path: Path) -> None:
-    digests = []
-    for number, order in enumerate((["a", "b", "c"], ["c", "b", "a"])):
-        with Workshop(tmp_path / str(number)) as shop:
-            turns = {name: threading.Event() for name in [*order, "end"]}
-            turns[order[0]].set()
+    assert _digest_after_arrival(tmp_path / "0", ["a", "b", "c"]) == _digest_after_arrival(
+        tmp_path / "1", ["c", "b", "a"]
+    )
 
-            def in_turn(device: Device, _offer: pb.Offer, header: pb.RecordHeader) -> None:
-                if header.key.step > 0:
-                    device.submit(header)
-                    return
-                assert turns[device.name].wait(10)
-                device.submit(header)
-                turns[[*order, "end"][order.index(device.name) + 1]].set()
 
-            shop.join(order, before_submit=in_turn)
-            shop.runs.start()
-            digests.append(shop.ended(shop.runs.submit(RUN.replace("min = 2", "min = 3"), "order").run).state_sha256)
-    assert digests[0] == digests[1]
+def _digest_after_arrival(folder: Path, order: list[str]) -> str:
+    turns = {name: threading.Event() for name in [*order, "end"]}
+    turns[order[0]].set()
+
+    def in_turn(device: Device, _offer: pb.Offer, header: pb.RecordHeader) -> None:
+        assert header.key.step > 0 or turns[device.name].wait(10)
+        device.submit(header)
+        turns[[*order, "end"][order.index(device.name) + 1]].set()
+
+    with Workshop(folder) as shop:
+        shop.join(order, before_submit=in_turn)
+        shop.runs.start()
+        return shop.ended(shop.runs.submit(RUN.replace("min = 2", "min = 3"), "order").run).state_sha256
 
 
 def test_over_selection_closes_with_enough_replies_and_the_rest_is_late(shop: Workshop) -> None:

@@ -33,6 +33,7 @@ class Workshop:
         self.journal = Journal(folder / "state")
         self.blobs = Blobs(folder / "state" / "blobs")
         self.fleet = Fleet()
+        self.fleet.restore((pb.Hello.FromString(hello), seen_at) for _, _, hello, seen_at in self.journal.hosts())
         self.intake = Intake(self.journal, self.blobs, self.fleet.tell)
         self.runs = Runs(self.journal, self.blobs, self.fleet, draw_first=drawn_here)
         self.devices: dict[str, Device] = {}
@@ -41,6 +42,8 @@ class Workshop:
         made = devices(names, self.fleet, self.intake, self.blobs, self.folder, **options)
         self.devices |= made
         for device in made.values():
+            hello = device.hello()
+            self.journal.save_host(hello.host, hello.instance, hello.SerializeToString(), 0.0)
             device.join()
         return made
 
