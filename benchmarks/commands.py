@@ -1,6 +1,7 @@
 """What fed-bench's commands do, in the order in which a person sees it happen."""
 
 import contextlib
+import functools
 import json
 import socket
 import sys
@@ -60,12 +61,13 @@ def quickstart(output: Output, *, everything: bool) -> int:
     folder = output.folder or Path("out") / name
     output.console.print("One fed-server and four edge-agents, each a process of its own, speak gRPC on this machine.")
     code = _experiment(name, file, replace(output, folder=folder), (), Devices())
-    said = output.console.print
+    console = output.console
+    said = functools.partial(console.print, highlight=False, soft_wrap=True)
     said("\nwhere to go next")
-    said(f"  {folder}/results.json       every task's seconds, memory and bytes; logs lie beside it")
-    said("  fed-bench run quickstart --set run.rounds=20 --set data.alpha=0.05 --out out/harder")
+    said(f"  {folder}/results.json      every task's seconds, memory and bytes; logs lie beside it")
     said("  fed-bench partition quickstart            a picture of who has which digits")
-    said("  fed-server --help, edge-agent --help      the same on a network of real devices; see README.md")
+    said("  fed-bench run quickstart --set data.alpha=0.1 --out out/harder      other settings, same rows")
+    said('  fed-server --help, edge-agent --help      the same on real devices; README.md, "Join a device"')
     return code
 
 

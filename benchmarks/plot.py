@@ -52,7 +52,7 @@ def cost(table: Sequence[Row], title: str) -> Figure:
     _bars(right, places - 0.2, up, 0.38, "up")
     _bars(right, places + 0.2, down, 0.38, "down")
     left.set(title=title, xlabel="MB above the start of a task, median", yticks=places, yticklabels=labels)
-    right.set(xlabel="kB of one task, median", yticks=places, yticklabels=[])
+    right.set(xlabel="kB of one task, mean", yticks=places, yticklabels=[])
     for axes in (left, right):
         axes.invert_yaxis()
         axes.margins(x=0.2)

@@ -88,7 +88,7 @@ def _median(values: Sequence[float]) -> float | None:
 
 Cell = Callable[[Row], str]
 SHORT: list[tuple[str, Cell]] = [
-    ("row", lambda r: str(r["label"])),
+    ("row", lambda r: f"{r['label']}: {r['note']}" if "note" in r else str(r["label"])),
     ("accuracy", lambda r: percentage(r, "accuracy")),
     ("by agent", lambda r: percentage(r, "personal_accuracy")),
     ("tuned", lambda r: percentage(r, "accuracy_finetuned")),
@@ -98,7 +98,6 @@ SHORT: list[tuple[str, Cell]] = [
     ("+MB", lambda r: number(r.get("rss_peak_delta_bytes"), MB)),
     ("kB up", lambda r: number(r.get("bytes_up"), 1e3)),
     ("kB down", lambda r: number(r.get("bytes_down"), 1e3)),
-    ("", lambda r: str(r.get("note", ""))),
 ]
 LONG: list[tuple[str, Cell]] = [
     ("row", lambda r: str(r["label"])),
@@ -156,8 +155,7 @@ def for_terminal(table: Sequence[Row], title: str) -> Table:
     shown = columns(table, SHORT)
     grid = Table(title=title, caption=CAPTION, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), title_justify="left")
     for i, (name, _) in enumerate(shown):
-        is_text = i == 0 or not name
-        grid.add_column(name, justify="left" if is_text else "right", no_wrap=not is_text)
+        grid.add_column(name, justify="right" if i else "left", no_wrap=i > 0)
     for i in range(len(table)):
         grid.add_row(*(cells[i] for _, cells in shown))
     return grid
