@@ -96,13 +96,17 @@ class DataSection:
     tasks: tuple[str, ...] = ()  # several data sets, agent i takes tasks[i % len(tasks)]
     holdout: float = 0.0
     classes: tuple[str, ...] | None = None
-    taxonomy: tuple[tuple[str, ...], ...] | None = None  # (parent, child) edges
+    without: tuple[str, ...] = ()  # classes of the data set whose samples nobody has
+    taxonomy: str | tuple[tuple[str, ...], ...] | None = None  # (parent, child) edges, a file of them, or "coarse"
 
     def __post_init__(self) -> None:
         if self.parted_among is not None and self.parted_among < (self.n_agents or 1):
             raise ValueError(f"parted_among must be at least n_agents = {self.n_agents}, got {self.parted_among}")
         if not 0 <= self.holdout < 1 or not 0 <= self.test_fraction < 1:
             raise ValueError(f"holdout and test_fraction must be in [0, 1), got {self.holdout}, {self.test_fraction}")
+        for edge in () if isinstance(self.taxonomy, str) else self.taxonomy or ():
+            if len(edge) != 2:
+                raise ValueError(f"taxonomy is a list of [parent, child] pairs, got {list(edge)}")
 
 
 @dataclass(frozen=True)

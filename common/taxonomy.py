@@ -121,6 +121,33 @@ def from_coarse(classes: Sequence[str], coarse_of: Sequence[str], root: str = "r
     return (*((root, c) for c in dict.fromkeys(coarse_of)), *zip(coarse_of, classes, strict=True))
 
 
+def leaves_under(edges: tuple[Edge, ...], names: Iterable[str]) -> tuple[str, ...]:
+    """The leaves under these nodes; a name that is no inner node stands for itself."""
+    below: dict[str, list[str]] = defaultdict(list)
+    for node, child in edges:
+        below[node].append(child)
+    found: list[str] = []
+    open_nodes = list(names)
+    for node in open_nodes:  # grows while it is read
+        if node in below:
+            open_nodes += [child for child in below.pop(node) if child not in open_nodes]
+        else:
+            found.append(node)
+    return tuple(dict.fromkeys(found))
+
+
+def without(edges: tuple[Edge, ...], classes: Sequence[str]) -> tuple[Edge, ...]:
+    """The edges less those that lead to these classes, and to nothing else."""
+    gone = set(classes)
+    while True:
+        kept = tuple(edge for edge in edges if edge[1] not in gone)
+        childless = {child for _, child in kept} - {node for node, _ in kept}
+        gone = {child for child in childless if any(node == child for node, _ in edges)}
+        if not gone:
+            return kept
+        edges = kept
+
+
 def drawing(taxonomy: Taxonomy, notes: Mapping[str, str] | None = None) -> str:
     """The tree as text, one node a line, with a note behind each node that has one."""
     lines: list[str] = []

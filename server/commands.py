@@ -8,7 +8,7 @@ import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
-from common import data_files, pb
+from common import data_files, pb, run_taxonomy, runfile
 from common.errors import EXIT_RUN, EXIT_STATE, ConfigError
 from server import exporting, tables
 from server.asking import Asking, connect
@@ -33,6 +33,9 @@ def run(arguments: argparse.Namespace) -> int:
 def submit(server: Asking, arguments: argparse.Namespace) -> int:
     text = read_text(arguments.file)
     files = named_files(arguments.file, text)
+    file = runfile.parse(text, str(arguments.file))
+    if file.data.taxonomy is not None:
+        text = runfile.to_toml(run_taxonomy.inlined(file, arguments.file.parent))
     request = pb.SubmitRunRequest(run_toml=text, name=arguments.name or "", files=files)
     summary = server.ask("SubmitRun", request, pb.RunSummary)
     if not arguments.watch:

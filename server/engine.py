@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from common import methods, pb, runfile
+from common import methods, pb, run_taxonomy, runfile
 from common.blobs import Blobs
 from common.errors import ConfigError, LocalFault, QuorumMissed, RemoteFault
 from common.method import AgentInfo, RunSpec
@@ -121,9 +121,7 @@ class Engine:
                 self._say(can.waiting_for())
         classes = can.settle_classes()
         file = self._settled.file
-        edges = file.data.taxonomy
-        taxonomy = None if edges is None else tuple((edge[0], edge[1]) for edge in edges)
-        blob = runfile.to_blob(file, self.run, classes, taxonomy)
+        blob = runfile.to_blob(file, self.run, classes, run_taxonomy.edges(file))
         self._settled, self._blob = runfile.from_blob(blob), self._keep(blob)
         can.blob = self._blob
         self._journal.write("UPDATE runs SET blob = ?, settled = 1 WHERE run = ?", bytes(blob.data), self.run)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.average import weighted_mean
+from common.average import means_by_node, weighted_mean
 from common.errors import QuorumMissed, RemoteFault
 from common.payloads import Weights
 
@@ -99,3 +99,18 @@ def test_memory_does_not_grow_with_the_number_of_replies() -> None:
         return top
 
     assert peak(40) < peak(3) + size  # one more reply held would be 4 * size
+
+
+def test_means_by_node_are_those_of_each_node_alone() -> None:
+    like = {node: Weights({"w": np.zeros(1, np.float32)}) for node in ("A", "B", "C", "D")}
+
+    def one(x: float) -> Weights:
+        return Weights({"w": np.array([x], np.float32)})
+
+    parts = [("a", "A", 1, one(2)), ("a", "B", 1, one(7)), ("b", "A", 3, one(6)), ("b", "D", 0, one(9))]
+    means = means_by_node(parts, like)
+    assert {node: mean["w"].tolist() for node, mean in means.items()} == {"A": [5.0], "B": [7.0]}
+    with pytest.raises(QuorumMissed, match="nothing to average"):
+        means_by_node([("b", "D", 0, one(9))], like)
+    with pytest.raises(RemoteFault, match="agent a: expert 'X' is of no inner node of the run's taxonomy"):
+        means_by_node([("a", "X", 1, one(2))], like)

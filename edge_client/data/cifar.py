@@ -85,6 +85,21 @@ def read(name: str, root: Path) -> Pool:
     return Pool(name, classes, source, len(labels) - n_test, n_test)
 
 
+def coarse(root: Path) -> tuple[tuple[str, str], ...]:
+    """CIFAR-100's taxonomy as (parent, child) edges: root, its 20 coarse classes, and five classes under each.
+
+    Which class belongs where is read from the labels themselves: every image carries both.
+    """
+    about = _CIFAR["cifar100"]
+    meta, train = (_unpickled(root / about.folder / name) for name in (about.meta, "train"))
+    pairs = sorted(set(zip(train["fine_labels"], train["coarse_labels"], strict=True)))
+    fine, upper = ([_text(c) for c in meta[key]] for key in (about.names, "coarse_label_names"))
+    if [label for label, _ in pairs] != list(range(len(fine))):
+        raise ValueError(f"the coarse labels of {root / about.folder} are no function of the classes")
+    edges = [("root", name) for name in upper]
+    return (*edges, *((upper[above], fine[label]) for label, above in pairs))
+
+
 def _images(batches: list[dict[str, Any]]) -> NDArray[np.uint8]:
     flat = np.concatenate([np.asarray(batch["data"], np.uint8) for batch in batches])
     return np.ascontiguousarray(flat.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))  # to (n, height, width, channels)

@@ -16,7 +16,7 @@ import numpy as np
 from common.data_files import FOLDER_VARIABLE, data_folder
 from common.errors import EXIT_DATA, ConfigError, UnknownName
 from common.samples import ArraySource, Labels
-from edge_client.data import cifar
+from edge_client.data import cifar, tiny_imagenet
 from edge_client.data.archive import open_npz
 from edge_client.data.folder import open_folder
 from edge_client.data.pool import Pool
@@ -46,7 +46,7 @@ _TORCHVISION = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST", "cifar10": "C
 
 
 def open_named(name: str, shape: tuple[int, ...] | None = None) -> Pool:
-    """The data set of that name; `shape` is that of samples, for image files, which come in any.
+    """The data set of that name; `shape` is that of samples, for image files, which can be scaled.
 
     Raises:
         UnknownName: no such data set is known, and no folder or npz of that name is there.
@@ -55,12 +55,31 @@ def open_named(name: str, shape: tuple[int, ...] | None = None) -> Pool:
     root = data_folder()
     if name in _READERS:
         return _opened(name, root)
+    if name == tiny_imagenet.NAME:
+        return _tiny_imagenet(root, shape[0] if shape is not None and len(shape) == 3 else tiny_imagenet.SIDE)
     if Path(name).name == name and (root / name).is_dir():
         return open_folder(root / name, shape)
     if Path(name).name == name and (root / f"{name}.npz").is_file():
         return open_npz(root / f"{name}.npz")
     there = [path.stem for path in root.iterdir() if path.is_dir() or path.suffix == ".npz"] if root.is_dir() else []
-    raise UnknownName("data set", name, {*_READERS, *there})
+    raise UnknownName("data set", name, {*_READERS, tiny_imagenet.NAME, *there})
+
+
+def coarse_edges(name: str) -> tuple[tuple[str, str], ...]:
+    """The taxonomy that a data set's own coarse labels make.
+
+    Raises:
+        ConfigError: it has none, or they cannot be read.
+    """
+    if name != "cifar100":
+        raise ConfigError(
+            f"[data] taxonomy = 'coarse': of the data sets only 'cifar100' has coarse labels, not {name!r}"
+        )
+    try:
+        open_named(name)  # which downloads it where it is missing
+        return cifar.coarse(data_folder())
+    except (OSError, ValueError, KeyError) as error:
+        raise ConfigError(f"coarse labels of {name!r} cannot be read: {error}", exit_code=EXIT_DATA) from error
 
 
 @functools.lru_cache(maxsize=16)
@@ -73,6 +92,18 @@ def _opened(name: str, root: Path) -> Pool:
             return _READERS[name](name, root)
     except (OSError, ValueError) as error:
         raise ConfigError(f"data set {name!r} in {root} cannot be read: {error}", exit_code=EXIT_DATA) from error
+
+
+@functools.lru_cache(maxsize=4)
+def _tiny_imagenet(root: Path, side: int) -> Pool:
+    try:
+        return tiny_imagenet.read(root, side)
+    except (OSError, ValueError, KeyError) as error:
+        raise ConfigError(
+            f"data set {tiny_imagenet.NAME!r} in {root} cannot be read: {error}; unpack its official archive there, or"
+            f" set {FOLDER_VARIABLE} to the folder that has it",
+            exit_code=EXIT_DATA,
+        ) from error
 
 
 def _download(name: str, root: Path, missing: FileNotFoundError) -> None:

@@ -14,7 +14,7 @@ from common.models import shape_text
 from common.partition import Part, parts, split
 from common.runfile import DataSection
 from common.samples import Samples
-from edge_client.data.agent_data import AgentData
+from edge_client.data.agent_data import AgentData, shown
 from edge_client.data.archive import open_npz
 from edge_client.data.folder import open_folder
 from edge_client.data.named import open_named
@@ -59,8 +59,29 @@ def open_part(data: DataSection, index: pb.DataIndex, shape: Shape | None = None
     which, place = index.index % len(names), index.index // len(names)
     of = len(range(which, data.parted_among or n_agents, len(names)))
     pool = open_named(names[which], shape)
-    section = dataclasses.replace(data, name=names[which], tasks=(), classes=None, taxonomy=None)
-    return _data(pool, _parts(section, pool, of)[place], None)
+    section = dataclasses.replace(data, name=names[which], tasks=(), classes=None, taxonomy=None, without=())
+    return _without(_data(pool, _parts(section, pool, of)[place], None), data.without)
+
+
+def _without(data: AgentData, classes: tuple[str, ...]) -> AgentData:
+    """The data less those of these classes, which then are none of the agent's."""
+    if not classes:
+        return data
+    if unknown := [name for name in classes if name not in data.classes]:
+        raise ConfigError(
+            f"[data] without names {shown(unknown)}, of which data {data.name!r} has no samples; it has classes"
+            f" {shown(data.classes)}",
+            exit_code=EXIT_DATA,
+        )
+    kept = [label for label, name in enumerate(data.classes) if name not in classes]
+    table = np.full(len(data.classes), -1, np.int64)
+    table[kept] = np.arange(len(kept))
+    return dataclasses.replace(
+        data,
+        classes=tuple(data.classes[label] for label in kept),
+        train=data.train.relabel(table, len(kept)),
+        test=data.test.relabel(table, len(kept)),
+    )
 
 
 def check_shape(data: AgentData, wanted: Shape, model: str) -> None:
