@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from common import data_files, seeds
 from common.errors import EXIT_DATA, ConfigError, UnknownName
+from common.label_split import few_labelled
 from common.runfile import DataSection
 from common.samples import Labels
 
@@ -28,6 +29,7 @@ class Part:
 
     train: Positions
     test: Positions
+    unlabelled: Positions | None = None  # None: the training samples without their labels
 
 
 def parts(data: DataSection, labels: Labels, n_train: int, n_agents: int) -> tuple[Part, ...]:
@@ -47,7 +49,14 @@ def parts(data: DataSection, labels: Labels, n_train: int, n_agents: int) -> tup
         shares = _divided(data, labels, train, n_agents, rng)
         return tuple(Part(*both) for both in zip(shares, _following(labels, test, shares, rng), strict=True))
     shares = _divided(data, labels, np.concatenate([train, test]), n_agents, rng)
-    return tuple(split(share, data.test_fraction, rng) for share in shares)
+    return tuple(apart(data, labels, share, rng) for share in shares)
+
+
+def apart(data: DataSection, labels: Labels, share: Positions, rng: np.random.Generator) -> Part:
+    """An agent's share, divided as [data] split says."""
+    if data.split == "supervised":
+        return split(share, data.test_fraction, rng)
+    return Part(*few_labelled(data, labels, share, rng))
 
 
 def split(share: Positions, test_fraction: float, rng: np.random.Generator) -> Part:

@@ -90,6 +90,9 @@ class DataSection:
     parted_among: int | None = None  # the data are divided among so many, of which the first n_agents take part
     min_samples: int = 10
     test_fraction: float = 0.25
+    split: Literal["supervised", "transductive", "inductive"] = "supervised"  # the others: common/label_split.py
+    labelled: float = 0.25  # share of an agent's samples that train with their labels, unless split = "supervised"
+    stratified: bool = True  # that share is of each class
     seed: int = 42
     shots: int | None = None  # images per class over all agents
     limit: int | None = None  # first so many training samples of the data set, before it is partitioned
@@ -104,6 +107,15 @@ class DataSection:
             raise ValueError(f"parted_among must be at least n_agents = {self.n_agents}, got {self.parted_among}")
         if not 0 <= self.holdout < 1 or not 0 <= self.test_fraction < 1:
             raise ValueError(f"holdout and test_fraction must be in [0, 1), got {self.holdout}, {self.test_fraction}")
+        if not 0 < self.labelled < 1:
+            raise ValueError(f"labelled must be in (0, 1), got {self.labelled}")
+        if self.split != "supervised" and self.shots is not None:
+            raise ValueError(f"shots go with split = 'supervised', got shots = {self.shots} and split = {self.split!r}")
+        if self.split == "inductive" and self.labelled + self.test_fraction >= 1:
+            raise ValueError(
+                f"labelled and test_fraction must leave samples without labels, "
+                f"got {self.labelled} and {self.test_fraction}"
+            )
         for edge in () if isinstance(self.taxonomy, str) else self.taxonomy or ():
             if len(edge) != 2:
                 raise ValueError(f"taxonomy is a list of [parent, child] pairs, got {list(edge)}")

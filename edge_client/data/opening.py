@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from common import pb, seeds
 from common.errors import EXIT_DATA, ConfigError
 from common.models import shape_text
-from common.partition import Part, parts, split
+from common.partition import Part, apart, parts
 from common.runfile import DataSection
 from common.samples import Samples
 from edge_client.data.agent_data import AgentData, shown
@@ -38,7 +38,7 @@ def open_path(path: Path, agent: str, data: DataSection | None = None, shape: Sh
     pool = open_folder(path, shape) if path.is_dir() else open_npz(path)
     train = np.arange(pool.n_train)
     if pool.n_test is None:
-        part = split(train, data.test_fraction, seeds.generator(data.seed, agent, "split"))
+        part = apart(data, pool.source.labels, train, seeds.generator(data.seed, agent, "split"))
     else:
         part = Part(train, np.arange(pool.n_train, pool.n_train + pool.n_test))
     first_extra = pool.n_train + (pool.n_test or 0)
@@ -109,5 +109,6 @@ def _data(pool: Pool, part: Part, extra: NDArray[np.int64] | None) -> AgentData:
     def view(positions: NDArray[np.int64]) -> Samples:
         return Samples(pool.source, positions, pool.source.labels[positions], len(pool.classes))
 
+    extra = part.unlabelled if extra is None else extra
     unlabelled = None if extra is None else view(extra).unlabelled()
     return AgentData(pool.name, pool.classes, view(part.train), view(part.test), unlabelled)
