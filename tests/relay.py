@@ -4,7 +4,7 @@ import contextlib
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 CHUNK = 16384
 
@@ -20,9 +20,10 @@ class Relay:
         self._target = target
         self._lock = threading.Lock()
         self._open: set[socket.socket] = set()
+        self._threads: list[threading.Thread] = []
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = self._listener.getsockname()[1]
-        threading.Thread(target=self._accept, daemon=True).start()
+        self._start(self._accept)
 
     def wait_for_upload(self, n_bytes: int, timeout_s: float = 30.0) -> None:
         """Until so many more bytes went towards the server."""
@@ -39,8 +40,14 @@ class Relay:
                     end.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
+        """Nothing of it is left: no thread, no socket."""
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)  # close alone would not wake who waits in accept
+        self._threads[0].join()
         self._listener.close()
         self.cut()
+        for thread in self._threads:
+            thread.join()
 
     def _accept(self) -> None:
         while True:
@@ -55,8 +62,23 @@ class Relay:
                 continue
             with self._lock:
                 self._open |= {near, far}
-            for source, sink, is_up in ((near, far, True), (far, near, False)):
-                threading.Thread(target=self._pass_on, args=(source, sink, is_up), daemon=True).start()
+            self._start(self._connect, near, far)
+
+    def _connect(self, near: socket.socket, far: socket.socket) -> None:
+        """Both directions of one connection, until both have ended."""
+        down = threading.Thread(target=self._pass_on, args=(far, near, False))
+        down.start()
+        self._pass_on(near, far, True)
+        down.join()
+        with self._lock:
+            self._open -= {near, far}
+        near.close()
+        far.close()
+
+    def _start(self, target: Callable[..., None], *arguments: socket.socket) -> None:
+        thread = threading.Thread(target=target, args=arguments)
+        self._threads.append(thread)
+        thread.start()
 
     def _pass_on(self, source: socket.socket, sink: socket.socket, is_up: bool) -> None:
         with contextlib.suppress(OSError):
