@@ -67,6 +67,8 @@ class Engine:
         self._preparing = Preparing(journal, fleet, run, self._settled.file, self._blob)
         if settled and self._settled.file.data.classes is None:
             self._preparing.classes = self._settled.classes
+        self._to_sweep = True
+        self._at: tuple[int, RunSpec[Any]] | None = None  # the run in the round that was last asked for
         self._state: Any = None  # Any: of a type that only the method knows
         self._report = pb.RoundReport()
         self._round_began = time.monotonic()
@@ -122,7 +124,7 @@ class Engine:
         classes = can.settle_classes()
         file = self._settled.file
         blob = runfile.to_blob(file, self.run, classes, run_taxonomy.edges(file))
-        self._settled, self._blob = runfile.from_blob(blob), self._keep(blob)
+        self._settled, self._blob, self._at = runfile.from_blob(blob), self._keep(blob), None
         can.blob = self._blob
         self._journal.write("UPDATE runs SET blob = ?, settled = 1 WHERE run = ?", bytes(blob.data), self.run)
         record = self._draw_first(self._folder, self._first_request())
@@ -217,6 +219,7 @@ class Engine:
         )
         self._catch_up()
         collection.start()
+        self._sweep()
         log.info("step_open run=%s round=%d phase=%s tasks=%d", self.run, place.round, phase, len(offers))
         while not collection.is_complete(wanted) and time.monotonic() < collection.deadline:
             self._next([collection], collection.deadline)
@@ -288,9 +291,9 @@ class Engine:
             self._try_open(after)
 
     def _turn(self, place: Place, after: Place) -> None:
-        """After that commit: let go of what it made superfluous."""
+        """After that commit: what it made superfluous may go, once the next step is on its way."""
         retention.unpin(self._journal, self._pin)
-        retention.sweep(self._journal, self._blobs)
+        self._to_sweep = True
         if after.round != place.round:
             log.info("round_done run=%s round=%d seconds=%.3f", self.run, place.round, self._report.seconds)
             self._drafts.add(pb.WORK, [self._report], ended=True)
@@ -405,7 +408,9 @@ class Engine:
             self._ledger.close_evaluation(row.step)
             headers = {name: self._ledger.header(row.step, name, pb.EVALUATE) for name in row.agents}
             agents = [
-                reporting.agent_report(header.key, phase, Answer("merged", ""), header, self._data_name(infos.get(name)))
+                reporting.agent_report(
+                    header.key, phase, Answer("merged", ""), header, self._data_name(infos.get(name))
+                )
                 for name, header in headers.items()
                 if header is not None
             ]
@@ -426,7 +431,7 @@ class Engine:
         with self._journal.commit():
             self._save([])
             self._ledger.finish(self._blobs, result)
-        retention.sweep(self._journal, self._blobs)
+        self._sweep()
         log.info("run_done run=%s", self.run)
 
     # ------------------------------------------------------------------ small things
@@ -444,6 +449,11 @@ class Engine:
             self._drafts.settle()
             if self._drafts.unsaved:
                 self._save([])
+
+    def _sweep(self) -> None:
+        if self._to_sweep:
+            self._to_sweep = False
+            retention.sweep(self._journal, self._blobs)
 
     def _catch_up(self) -> None:
         """Hear what has come already: an agent that joined before an offer is not offered the same again."""
@@ -483,7 +493,10 @@ class Engine:
         return {name: agent for name, agent in self._fitting().items() if agent.online and name in ready}
 
     def _spec(self, round_number: int) -> RunSpec[Any]:
-        return self._settled.at(min(round_number, self._settled.file.run.rounds))
+        number = min(round_number, self._settled.file.run.rounds)
+        if self._at is None or self._at[0] != number:
+            self._at = (number, self._settled.at(number))
+        return self._at[1]
 
     def _file_at(self, round_number: int) -> runfile.RunFile:
         return self._settled.file_at(round_number)

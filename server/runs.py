@@ -40,6 +40,7 @@ class Runs:
         self._engines: dict[str, Engine] = {}
         self._threads: dict[str, threading.Thread] = {}
         self._watchers: dict[str, list[Watched]] = defaultdict(list)
+        self._troubles: dict[str, str] = {}  # of runs that wait for the disk, where nothing can be written down
         self._closing = threading.Event()
 
     def start(self) -> None:
@@ -77,7 +78,7 @@ class Runs:
         return self._summary(named[-1][0])
 
     def list(self) -> list[pb.RunSummary]:
-        return self._journal.summaries()
+        return [self._with_trouble(summary) for summary in self._journal.summaries()]
 
     def detail(self, run: str) -> pb.RunDetail:
         row = self._row(run)
@@ -242,7 +243,8 @@ class Runs:
                 self._end(run, "stopped", "stopped by an operator")
         except LocalFault as fault:
             log.error("run_interrupted run=%s reason=%s", run, fault)
-            self._publish(run, pb.RunEvent(note=f"interrupted, tried again in {RETRY_S:g} s: {fault}"))
+            self._troubles[run] = f"interrupted, tried again every {RETRY_S:g} s: {fault}"
+            self._publish(run, pb.RunEvent(summary=self._summary(run), note=self._troubles[run]))
             return self._stopped_within(RETRY_S, run)
         except FederationError as fault:
             self._end(run, "failed", str(fault))
@@ -268,6 +270,7 @@ class Runs:
             self._engines[run] = engine
         if self._closing.is_set():
             engine.inbox.stop(for_good=False)
+        self._troubles.pop(run, None)
         return engine
 
     def _stopped_within(self, seconds: float, run: str) -> bool:
@@ -310,7 +313,11 @@ class Runs:
         found = self._journal.summary(run)
         if found is None:
             raise ConfigError(f"this server has no run {run!r}; it has {self._known()}")
-        return found
+        return self._with_trouble(found)
+
+    def _with_trouble(self, summary: pb.RunSummary) -> pb.RunSummary:
+        summary.reason = self._troubles.get(summary.run, summary.reason)
+        return summary
 
     def _row(self, run: str) -> "Mapping[str, Any]":
         found = self._journal.row("SELECT * FROM runs WHERE run = ?", run)

@@ -63,6 +63,7 @@ class Device:
     transfers: bool = True
     faults: list[BaseException] = field(default_factory=list)
     _events: "queue.SimpleQueue[pb.ServerEvent | None]" = field(default_factory=queue.SimpleQueue)
+    _came: "queue.SimpleQueue[pb.Offer]" = field(default_factory=queue.SimpleQueue)
     _thread: threading.Thread | None = None
 
     def join(self) -> "Device":
@@ -85,6 +86,12 @@ class Device:
     def end(self, event: pb.ServerEvent) -> None:
         self._events.put(None)
 
+    def offered(self, kind: "pb.TaskKind", timeout: float = 20.0) -> pb.Offer:
+        """The next offer of that kind that has not been asked for here."""
+        while (offer := self._came.get(timeout=timeout)).key.kind != kind:
+            pass
+        return offer
+
     def of_kind(self, kind: "pb.TaskKind") -> list[pb.Offer]:
         return [offer for offer in self.offers if offer.key.kind == kind]
 
@@ -96,6 +103,7 @@ class Device:
                     self._answer(event.offer)
                 except BaseException as fault:  # noqa: BLE001 - kept for the test to look at
                     self.faults.append(fault)
+                self._came.put(event.offer)
 
     def _answer(self, offer: pb.Offer) -> None:
         declined = self.decline(self, offer) if self.decline else None

@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from common import pb
+from common import files, pb
 from common.methods import fedavg
 from common.payloads import Weights
 from common.wire import records
+from server import runs
 from tests.server.devices import RUN, Device, moved
 from tests.server.workshop import Workshop, wait_for
 
@@ -322,3 +323,34 @@ def test_a_missing_transfer_report_delays_no_step_and_is_marked(shop: Workshop) 
     for report in shop.runs.detail(name).rounds:
         assert [a.transfer_missing for a in report.agents] == [False, True]
         assert report.metrics["bytes_per_round"] == 150
+
+
+def test_a_full_disk_interrupts_the_run_and_it_goes_on_when_there_is_room(
+    shop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fsync_file, full = files.fsync_file, threading.Event()
+
+    def fsync(fd: int) -> None:
+        if full.is_set() and threading.current_thread().name.startswith("run-"):
+            raise OSError(28, "No space left on device")
+        fsync_file(fd)
+
+    def fill(_device: Device, _offer: pb.Offer, header: pb.RecordHeader) -> pb.RecordHeader:
+        if header.key.step == 1 and not seen:
+            full.set()
+        return header
+
+    seen: list[str] = []
+    monkeypatch.setattr(files, "fsync_file", fsync)
+    monkeypatch.setattr(runs, "RETRY_S", 0.05)
+    shop.join(["a", "b"], before_submit=fill)
+    shop.runs.start()
+    name = shop.runs.submit(RUN, "full").run
+    events = shop.runs.watch(name)
+    while (event := events.get(timeout=20)) is not None:
+        if event.note.startswith("interrupted"):
+            seen.append(event.note)
+            assert "No space left on device" in shop.runs.detail(name).summary.reason
+            full.clear()
+    assert seen
+    assert shop.summary(name).status == "done"
