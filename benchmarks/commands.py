@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import json
+import secrets
 import socket
 import sys
 import tomllib
@@ -15,7 +16,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from benchmarks import estimate, experiment, fleet, partition_picture, plot, results, table
+from benchmarks import estimate, experiment, expert_costs, fleet, partition_picture, plot, results, table, tree_picture
 from benchmarks.experiment import Chain, Planned
 from benchmarks.fleet import Federation
 from benchmarks.results import Results
@@ -89,12 +90,15 @@ def show_table(folders: Sequence[Path], *, as_json: bool) -> int:
             print(json.dumps(results.as_json(rows)))
         else:
             print(f"### {found.experiment}\n\n{table.markdown(rows)}")
+            if of_experts := expert_costs.markdown(found):
+                print(of_experts)
     return 0
 
 
 def draw_plots(folders: Sequence[Path]) -> int:
     for folder in folders:
-        for path in plot.results(results.load(folder / "results.json"), folder):
+        found = results.load(folder / "results.json")
+        for path in (*plot.results(found, folder), *tree_picture.results(found, folder)):
             print(path)
     return 0
 
@@ -126,7 +130,7 @@ def changes(pairs: Sequence[str]) -> dict[str, Any]:  # Any: TOML values
 def _experiment(name: str, file: RunFile, output: Output, seeds: Sequence[int], devices: Devices) -> int:
     folder, console = output.folder or Path("out") / name, output.console
     path = folder / "results.json"
-    chains = experiment.planned(file, seeds)
+    chains = experiment.planned(file, seeds, mark=secrets.token_hex(3) if devices.external else "")
     notes = {chain[0].label: note for chain in chains if (note := need(chain))}
     able = [chain for chain in chains if chain[0].label not in notes]
     found = experiment.start(name, path)
@@ -225,7 +229,7 @@ def _line(row: results.RunRow) -> str:
 def _show(found: Results, folder: Path, output: Output) -> None:
     output.console.print(table.for_terminal(found.table, found.experiment))
     if any(run.evaluations for run in found.runs):
-        drawn = ", ".join(str(path) for path in plot.results(found, folder))
+        drawn = ", ".join(str(p) for p in (*plot.results(found, folder), *tree_picture.results(found, folder)))
         output.console.print(f"plots: {drawn}", soft_wrap=True)
     if output.as_json:
         sys.stdout.write(json.dumps(results.as_json(found)) + "\n")

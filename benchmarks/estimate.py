@@ -14,6 +14,7 @@ from common.seeds import generator
 from edge_client import learners
 from edge_client.data.named import open_named
 from edge_client.data.pool import Pool
+from edge_client.prepare import model_input
 
 MEASURE_S = 0.3
 START_S = 4.0  # until server and agents are there
@@ -51,7 +52,8 @@ def _run(plan: Planned, found: Results, n_processes: int, per_sample: dict[tuple
     if before:
         return sum(before) / len(before)
     file = plan.file
-    pools = [open_named(name) for name in file.data.tasks or (file.data.name,)]
+    shape = model_input(ModelSpec(file.model.name, file.model.options))
+    pools = [open_named(name, shape) for name in file.data.tasks or (file.data.name,)]
     key = (file.model.name, str(file.model.options), file.objective.name, file.optimiser.batch, pools[0].name)
     if key not in per_sample:
         per_sample[key] = _sample_seconds(file, pools[0])

@@ -14,7 +14,7 @@ from typing import Any
 
 import grpc
 
-from benchmarks import host, results, table
+from benchmarks import host, results, table, taxonomies
 from benchmarks.fleet import Federation
 from common import data_files, pb, runfile
 from common.errors import EXIT_REFUSED, ConfigError, RemoteFault, UnknownName
@@ -27,18 +27,18 @@ Told = Callable[["Planned", pb.RunEvent], None]
 
 @dataclass(frozen=True)
 class Planned:
-    """One run to be made: a row, a seed, and a stage when there are stages. `name` is the run's on the server."""
+    """One run to be made: a row, a seed, and a stage when there are stages.
+
+    `name` is the run's on the server, and what `file` names where it starts from an earlier stage; `config` has the
+    stage's own name there, so that it is the same for every server.
+    """
 
     label: str
     seed: int
     stage: str
     name: str
     file: RunFile
-
-    @property
-    def config(self) -> dict[str, Any]:  # Any: TOML values
-        table: dict[str, Any] = results.as_json(self.file.table)
-        return table
+    config: Mapping[str, Any]  # Any: TOML values
 
     @property
     def title(self) -> str:
@@ -63,25 +63,29 @@ def find(name: str) -> tuple[str, str]:
     return name, known[name].read_text(encoding="utf-8")
 
 
-def planned(file: RunFile, seeds: Sequence[int] = ()) -> list[Chain]:
-    """Every row with every seed; `seeds` go before the row's own, and those before the file's."""
+def planned(file: RunFile, seeds: Sequence[int] = (), *, mark: str = "") -> list[Chain]:
+    """Every row with every seed; `seeds` go before the row's own, and those before the file's.
+
+    `mark` ends the names of runs. Devices that outlive a server keep their memory by the name of the run, and must
+    not take a run of the next server for one that they know.
+    """
     own = {row.label: row.seeds for row in file.row}
     chains: dict[tuple[str, int], list[Planned]] = {}
     for variant in runfile.expand(file):
         for seed in seeds or own.get(variant.label) or (variant.file.run.seed,):
             chain = chains.setdefault((variant.label, seed), [])
-            chain.append(_planned(variant, seed, chain))
+            chain.append(_planned(variant, seed, chain, mark))
     return [tuple(chain) for chain in chains.values()]
 
 
-def _planned(variant: runfile.Variant, seed: int, earlier: Iterable[Planned]) -> Planned:
-    changes: dict[str, Any] = {"run.seed": seed}
+def _planned(variant: runfile.Variant, seed: int, earlier: Iterable[Planned], mark: str) -> Planned:
+    settings = runfile.with_overrides(variant.file, {"run.seed": seed})
     by_stage = {p.stage: p.name for p in earlier}
-    if variant.file.run.init_from in by_stage:
-        changes["run.init_from"] = by_stage[variant.file.run.init_from]
-    words = [variant.label, f"s{seed}", variant.stage]
+    start = settings.run.init_from
+    file = runfile.with_overrides(settings, {"run.init_from": by_stage[start]}) if start in by_stage else settings
+    words = [variant.label, f"s{seed}", variant.stage, mark]
     name = "-".join(re.sub(r"[^a-z0-9]+", "-", word.lower()).strip("-") for word in words if word)
-    return Planned(variant.label, seed, variant.stage, name, runfile.with_overrides(variant.file, changes))
+    return Planned(variant.label, seed, variant.stage, name, file, results.as_json(settings.table))
 
 
 def n_agents(file: RunFile) -> int:
@@ -124,7 +128,9 @@ def kept(
 
 def execute(plan: Planned, federation: Federation, told: Told) -> results.RunRow:
     """Submit one run, watch it to its end, and fetch what the server knows of it."""
-    request = pb.SubmitRunRequest(run_toml=runfile.to_toml(plan.file), name=plan.name, files=_files(plan.file))
+    request = pb.SubmitRunRequest(
+        run_toml=runfile.to_toml(taxonomies.inlined(plan.file)), name=plan.name, files=_files(plan.file)
+    )
     try:
         federation.operations.SubmitRun(request)
     except grpc.RpcError as error:

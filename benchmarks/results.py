@@ -262,8 +262,19 @@ def _moment(number: int, moment: str, agents: list[pb.AgentReport], missing: lis
         extra: dict[str, Any] = {"seconds": sum(e.seconds for a in answers for e in a.evaluations)}
         if missing:
             extra["missing"] = missing
+        if moment == "merged" and (counts := _counted(agents)):
+            extra["counts"] = counts  # of all splits together
         rows = tuple(_evaluated(answer) for answer in answers)
         yield EvaluationRow(number, moment, label_space, split, rows, pooled(answers), extra)
+
+
+def _counted(agents: Iterable[pb.AgentReport]) -> dict[str, float]:
+    """What `predict` counted on all agents: experts evaluated, hits of each expert."""
+    totals: dict[str, float] = {}
+    for agent in agents:
+        for name, n in agent.report.counts.items():
+            totals[name] = totals.get(name, 0.0) + n
+    return totals
 
 
 def _by_place(agent: pb.AgentReport, moment: str) -> dict[tuple[str, str], list[pb.Evaluation]]:

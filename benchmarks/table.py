@@ -18,7 +18,18 @@ MB = 1e6
 Row = Mapping[str, Any]  # Any: one column's text or number
 # A method whose agents only have models of their own is pooled over these.
 POOLED = {"accuracy": "personal_accuracy_weighted", "accuracy_finetuned": "personal_accuracy_weighted_finetuned"}
-ACCURACIES = (*POOLED, "personal_accuracy", "personal_accuracy_finetuned")
+# Of a taxonomy: of the likeliest class as the method decodes it, as other decoders do, and of readings that may stop at
+# an inner node.
+HIERARCHICAL = (
+    "information_f1",
+    "beam_information_f1",
+    "product_information_f1",
+    "majority_f1",
+    "expected_f1",
+    "distribution_majority_f1",
+    "distribution_expected_f1",
+)
+ACCURACIES = (*POOLED, "personal_accuracy", "personal_accuracy_finetuned", *HIERARCHICAL)
 
 
 def rows(runs: Iterable[RunRow], notes: Mapping[str, str] | None = None) -> list[dict[str, Any]]:
@@ -92,6 +103,8 @@ SHORT: list[tuple[str, Cell]] = [
     ("accuracy", lambda r: percentage(r, "accuracy")),
     ("by agent", lambda r: percentage(r, "personal_accuracy")),
     ("tuned", lambda r: percentage(r, "accuracy_finetuned")),
+    ("F1", lambda r: percentage(r, "information_f1")),
+    ("F1 product", lambda r: percentage(r, "product_information_f1")),
     ("s", lambda r: number(r.get("seconds"), 1.0)),
     ("ms/round", lambda r: number(r.get("seconds_per_round"), 1e-3)),
     ("MB", lambda r: number(r.get("rss_peak_bytes"), MB)),
@@ -105,6 +118,11 @@ LONG: list[tuple[str, Cell]] = [
     ("mean of last 5", lambda r: percentage(r, "accuracy_mean_last5")),
     ("mean over agents, %", lambda r: percentage(r, "personal_accuracy")),
     ("fine-tuned, %", lambda r: percentage(r, "accuracy_finetuned")),
+    ("information F1, %", lambda r: percentage(r, "information_f1")),
+    ("by beam", lambda r: percentage(r, "beam_information_f1")),
+    ("by product", lambda r: percentage(r, "product_information_f1")),
+    ("majority F1, %", lambda r: percentage(r, "majority_f1") or percentage(r, "distribution_majority_f1")),
+    ("best expected F1, %", lambda r: percentage(r, "expected_f1") or percentage(r, "distribution_expected_f1")),
     ("seeds", lambda r: str(r.get("seeds", ""))),
     ("s", lambda r: number(r.get("seconds"), 1.0)),
     ("s/round", lambda r: number(r.get("seconds_per_round"), 1.0)),

@@ -71,6 +71,17 @@ def test_a_stage_starts_from_the_run_of_the_one_before() -> None:
     assert second.file.run.rounds == 4
 
 
+def test_a_mark_keeps_the_runs_of_two_servers_apart_and_what_is_finished_stays_so() -> None:
+    """What is finished is known by label, seed, stage and settings, not by the names on a server."""
+    (chain,) = experiment.planned(file(BASE + STAGES), mark="beef")
+    assert [p.name for p in chain] == ["fedavg-s7-warm-beef", "fedavg-s7-main-beef"]
+    assert chain[1].file.run.init_from == "fedavg-s7-warm-beef"
+    found = empty()
+    for plan in experiment.planned(file(BASE + STAGES), mark="cafe")[0]:
+        found = experiment.kept(found, finished(plan), [], {})
+    assert experiment.unfinished([chain], found) == []
+
+
 def test_what_is_finished_is_not_run_again() -> None:
     chains = experiment.planned(file(BASE + ROWS))
     found = experiment.kept(empty(), finished(chains[0][0]), ["A"], {})
