@@ -16,8 +16,8 @@ def first_weights(model: Model, start: Mapping[str, Payload], rng: np.random.Gen
     """The model's first draw, with the payload "weights" of an earlier run over it.
 
     Raises:
-        ConfigError: the earlier weights have another shape (a head may: it keeps its draw), name a tensor that the
-            model does not have, or lack one outside the head.
+        ConfigError: the earlier weights have another shape (a head, or what belongs to the objective, may: it keeps its
+            draw), name a tensor that the model does not have, or lack any other.
     """
     drawn = model.initial(rng)
     given = start.get("weights")
@@ -32,7 +32,7 @@ def first_weights(model: Model, start: Mapping[str, Payload], rng: np.random.Gen
     for name, spec in model.parameters().items():
         if name in given and given[name].shape == drawn[name].shape:
             overlay[name] = given[name].astype(drawn[name].dtype, copy=False)
-        elif spec.part != "head":
+        elif spec.part not in ("head", "objective"):
             got = list(given[name].shape) if name in given else "nothing"
             raise ConfigError(f"init_from: tensor {name!r} must be {list(drawn[name].shape)}, got {got}")
     return drawn.updated(overlay)
