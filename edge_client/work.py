@@ -135,8 +135,8 @@ class _Task:
             rng=seeds.generator(self.spec.seed, offer.round, self.job.agent.name, name),
             training=training,
             preference=self.job.agent.learner,
-            # spans and counts of evaluations and of the warming up are no part of what the work cost
-            meter=self.meter if purpose == "work" else meter or Meter(),
+            # spans and counts of moments within the work, and of the warming up, are no part of what the work cost
+            meter=self.meter if purpose in ("work", "merged") else meter or Meter(),
             embeddings=Embeddings() if purpose == "warm up" else self.place.embeddings,
             check=lambda: self.progress(offer.phase or "train", 0.0),
         )

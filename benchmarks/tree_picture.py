@@ -1,0 +1,81 @@
+"""A tree of experts as a picture: each expert's accuracy as its colour, its cost beside its name."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from matplotlib import colormaps
+from matplotlib import pyplot as plt
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+
+from benchmarks import expert_costs, plot
+from benchmarks.expert_costs import Cost
+from benchmarks.results import Results
+from benchmarks.table import number
+from common import taxonomy
+from common.taxonomy import Taxonomy
+
+ROW_INCHES = 0.26
+COLOURS = colormaps["RdYlGn"]
+
+
+def results(found: Results, to: Path) -> list[Path]:
+    """A picture for the first run of each row that has experts; gives the files."""
+    made: dict[str, Path] = {}
+    for run in found.runs:
+        costs = expert_costs.of_experts(run) if run.label not in made else {}
+        if costs:
+            name = re.sub(r"[^a-z0-9]+", "-", run.label.lower()).strip("-")
+            figure = draw(expert_costs.tree_of(run), costs, f"{found.experiment}: {run.label}")
+            made[run.label] = plot.save(figure, to / f"tree-{name}.png")
+    return list(made.values())
+
+
+def text(tree: Taxonomy, costs: Mapping[str, Cost]) -> str:
+    """The same for a terminal."""
+    return taxonomy.drawing(tree, {node: note(cost) for node, cost in costs.items()})
+
+
+def note(cost: Cost) -> str:
+    right = "" if cost.accuracy is None else f"{100 * cost.accuracy:.0f} %, "
+    return f"{right}{number(cost.seconds, 1e-3)} ms, {number(cost.data_bytes + cost.model_bytes, 1e6)} MB"
+
+
+def draw(tree: Taxonomy, costs: Mapping[str, Cost], title: str) -> Figure:
+    """Inner nodes from left to right, a row each; classes are only counted."""
+    order = _depth_first(tree)
+    row = {node: -i for i, node in enumerate(order)}
+    depth = {node: len(tree.path(node)) - 1 for node in order}
+    height = 1.2 + ROW_INCHES * len(order)
+    figure, axes = plt.subplots(figsize=(9, height), layout="constrained")
+    for node in order[1:]:
+        above = tree.parent[node]
+        corner = ([depth[above], depth[above], depth[node]], [row[above], row[node], row[node]])
+        axes.plot(*corner, color="0.7", linewidth=0.8, zorder=1)
+    for node in order:
+        right = costs[node].accuracy if node in costs else None
+        colour = "0.8" if right is None else COLOURS(right)
+        axes.scatter([depth[node]], [row[node]], s=46, color=[colour], edgecolor="0.3", linewidth=0.6, zorder=2)
+        said = f"{node}  ({len(tree.children[node])} children, {len(tree.below[node])} classes)"
+        if node in costs:
+            said += f"  {note(costs[node])}"
+        axes.text(depth[node] + 0.08, row[node], said, va="center", fontsize=7)
+    axes.set(title=title, xlim=(-0.2, max(depth.values()) + 2.5), ylim=(-len(order), 1))
+    axes.axis("off")
+    if any(cost.accuracy is not None for cost in costs.values()):
+        bar = ScalarMappable(Normalize(0, 1), COLOURS)
+        said = "accuracy on test samples under the node"
+        figure.colorbar(bar, ax=axes, shrink=min(1.0, 3 / height), pad=0.01, label=said)
+    return figure
+
+
+def _depth_first(tree: Taxonomy) -> list[str]:
+    order: list[str] = []
+    open_nodes = [tree.root]
+    while open_nodes:
+        node = open_nodes.pop()
+        order.append(node)
+        open_nodes += [child for child in reversed(tree.children[node]) if child in tree.children]
+    return order
