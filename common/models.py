@@ -35,6 +35,9 @@ class MlpOptions:
     hidden: int = 64
 
 
+_PARTS: dict[str, ModelPart] = {
+    "classifier": "head", "objective": "objective", "prompt": "prompt", "adapter": "adapter",
+}  # fmt: skip
 _DENSE: dict[str, type[LinearOptions] | type[MlpOptions]] = {"linear": LinearOptions, "mlp": MlpOptions}
 
 
@@ -96,6 +99,13 @@ def varied(spec: ModelSpec, n_classes: int, variant: Mapping[str, Scalar]) -> tu
     name = str(changed.pop("model", spec.name))
     kept = spec.options if name == spec.name else {k: v for k, v in spec.options.items() if k == "input"}
     return ModelSpec(name, {**kept, **changed}), size
+
+
+def with_classes(spec: ModelSpec, classes: tuple[str, ...]) -> ModelSpec:
+    """The model told its class names, if it is one that reads them (option `classes`)."""
+    if spec.name in _DENSE or "classes" not in {f.name for f in fields(options_of(spec))}:
+        return spec
+    return ModelSpec(spec.name, {**spec.options, "classes": classes})
 
 
 def options_of(spec: ModelSpec) -> Any:  # Any: each model has its own Options dataclass
@@ -194,8 +204,7 @@ def training_bytes(parameters: Mapping[str, Spec], training: Training) -> int:
 
 def part_of(name: str) -> ModelPart:
     """By the first component of a tensor's name, which every net follows."""
-    first = name.split(".", 1)[0]
-    return "head" if first == "classifier" else "objective" if first == "objective" else "trunk"
+    return _PARTS.get(name.split(".", 1)[0], "trunk")
 
 
 def _spec(layer: str, *shape: int) -> Spec:

@@ -10,6 +10,7 @@ from common.runfile import Run
 from edge_client import learners
 from edge_client.data import opening
 from edge_client.data.agent_data import AgentData, facts, under
+from edge_client.features import encoded
 from edge_client.job import Job, PreparedData
 from edge_client.workplace import Workplace
 
@@ -54,7 +55,7 @@ def open_data(job: Job, run: Run, spec: RunSpec[Any]) -> AgentData:
         data = opening.open_path(Path(job.agent.data), job.agent.name, section, shape)
     else:
         raise ConfigError(f"agent {job.agent.name} has no data: start it with --data PATH or --data named")
-    return under(data, None if spec.head == "agent" else spec.classes)
+    return encoded(under(data, None if spec.head == "agent" else spec.classes), spec.model)
 
 
 def model_input(model: ModelSpec) -> tuple[int, ...] | None:

@@ -114,6 +114,7 @@ class TaskSite:
         if model is not None:
             variant["model"] = model
         spec, n_classes = models.varied(self.run.model, len(self.classes), variant)
+        spec = models.with_classes(spec, self.classes)
         objective = self.training.objective
         name = learners.choose(self._preference, spec, objective=objective)
         options = self.training.objective_options

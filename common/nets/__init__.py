@@ -8,8 +8,10 @@ The module takes (n, channels, height, width) float32 and has
     features(x) -> (n, dim)       the layer that is called "embedding"
     dim: int                      its size
     classifier                    embedding -> scores; the head. With no classes it is an Identity
+    terms: {name: term -> loss}   optional: loss-space terms that only this net has
 
-All that it needs is in its state_dict: it is built without storage, then filled from the given weights.
+All that it needs is in its state_dict: it is built without storage, then filled from the given weights. What is frozen
+for good (`prompted`'s text tower) is kept outside. A net with the option `classes` is told the class names.
 """
 
 import importlib

@@ -42,7 +42,8 @@ def drawn(
     spec: ModelSpec, n_classes: int, objective: str, options: Mapping[str, Scalar], rng: np.random.Generator
 ) -> Weights:
     """First weights. Linear and convolution layers: uniform by fan-in, as torch does, unless the net says
-    `conv_draw = "fan_out_normal"` (He et al. 2015, as torchvision's ResNets); norms: ones and zeros.
+    `conv_draw = "fan_out_normal"` (He et al. 2015, as torchvision's ResNets); norms: ones and zeros. A module with
+    `first(name, shape, rng)` draws its own tensors.
     """
     net = build(spec, n_classes, objective, options)
     he = getattr(net, "conv_draw", "") == "fan_out_normal"
@@ -64,6 +65,9 @@ def _kind(tensor: torch.Tensor) -> Kind:
 
 def _first(name: str, module: nn.Module, tensor: torch.Tensor, rng: np.random.Generator, *, he: bool) -> Array:
     shape = tuple(tensor.shape)
+    own = getattr(module, "first", None)
+    if own is not None:
+        return cast(Array, own(name.rpartition(".")[2], shape, rng))
     if isinstance(module, nn.Conv2d | nn.Linear):
         weight: Any = module.weight
         fan_in = int(np.prod(weight.shape[1:]))

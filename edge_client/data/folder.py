@@ -50,6 +50,14 @@ class FolderSource:
             out[place] = _decoded(self.paths[position], self.shape)
         return out
 
+    def content(self, position: int) -> bytes:
+        """The file as it is, for whoever decodes it in another size."""
+        path = self.paths[position]
+        try:
+            return path.read_bytes()
+        except OSError as error:
+            raise unreadable(path, error) from error
+
 
 def open_folder(root: Path, shape: tuple[int, ...] | None = None) -> Pool:
     """The images of a tree; classes are the names of its folders in alphabetical order.
@@ -160,7 +168,11 @@ def _decoded(path: Path, shape: tuple[int, int, int]) -> NDArray[np.uint8]:
                 pixels = ImageOps.fit(pixels, (width, height), Image.Resampling.BILINEAR)
             return np.asarray(pixels, np.uint8).reshape(shape)
     except OSError as error:
-        raise ConfigError(f"image {path} cannot be read: {error}; replace or remove it", exit_code=EXIT_DATA) from error
+        raise unreadable(path, error) from error
+
+
+def unreadable(path: Path, error: Exception) -> ConfigError:
+    return ConfigError(f"image {path} cannot be read: {error}; replace or remove it", exit_code=EXIT_DATA)
 
 
 def _digest(root: Path, found: list[_Image]) -> str:

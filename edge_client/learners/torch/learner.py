@@ -17,7 +17,7 @@ from edge_client.learners import checks, inputs, orders, proximal
 from edge_client.learners.torch.inputs import Prepare, tensor
 from edge_client.learners.torch.network import Network
 from edge_client.learners.torch.optimisers import optimiser
-from edge_client.learners.torch.terms import TERMS
+from edge_client.learners.torch.terms import TERMS, Loss
 
 
 class TorchLearner:
@@ -33,7 +33,6 @@ class TorchLearner:
         *,
         device: torch.device,
     ) -> None:
-        checks.known_terms(terms, TERMS)
         self.n_classes = n_classes
         self._model = models.load(model, n_classes, objective=objective, objective_options=objective_options)
         self._shape = models.shape_of(models.options_of(model).input)
@@ -41,6 +40,8 @@ class TorchLearner:
         self._channels_last = self._flattens or bool(models.options_of(model).channels_last)
         self._terms = terms
         self._network = Network(model, n_classes, objective, objective_options, device)
+        self._net_terms = getattr(self._network.net, "terms", {})  # those that only this net has
+        checks.known_terms(terms, {*TERMS, *self._net_terms})
 
     def parameters(self) -> dict[str, Spec]:
         return dict(self._network.specs)
@@ -93,11 +94,7 @@ class TorchLearner:
         pulls = [
             (p, torch.from_numpy(p.anchor).to(network.device)) for p in proximal.pulls(terms, network.layout, names)
         ]
-        extra = [
-            (t.strength, TERMS[t.name](t, self.n_classes, network.net.dim, network.device))
-            for t in terms
-            if t.name in TERMS
-        ]
+        extra = [(t.strength, self._term(t)) for t in terms if t.name != "proximal"]
         step = optimiser(training, network.layout.runs(names))
         flat, slopes, noise = network.flat, network.slopes, None
         if objective.random:
@@ -121,6 +118,11 @@ class TorchLearner:
                 step(flat, slopes)
             n_steps, seen = n_steps + 1, seen + len(which)
         return float(total) / max(1, seen), n_steps
+
+    def _term(self, term: Term) -> Loss:
+        if term.name in self._net_terms:
+            return cast(Loss, self._net_terms[term.name](term))
+        return TERMS[term.name](term, self.n_classes, self._network.net.dim, self._network.device)
 
     def scores(self, weights: Weights, samples: Samples) -> Scores:
         self._load(weights)
