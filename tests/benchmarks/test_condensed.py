@@ -1,0 +1,50 @@
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from benchmarks import condensed, results
+from benchmarks.results import AgentRow, EvaluatedAgent, EvaluationRow, RoundRow
+from common.errors import ConfigError
+from tests.benchmarks.made import experiment, row
+
+
+def evaluation(round_number: int, **correct: int) -> EvaluationRow:
+    agents = tuple(EvaluatedAgent(name, "digits", 10, "personal", n) for name, n in correct.items())
+    return EvaluationRow(round_number, "merged", "all", "test", agents, {})
+
+
+def test_what_is_kept_is_read_back_equal(tmp_path: Path) -> None:
+    found = condensed.of(experiment(row(), replace(row(), seed=2)))
+    condensed.save(found, tmp_path / "new" / "small.json")
+    assert condensed.load(tmp_path / "new" / "small.json") == found
+
+
+def test_rounds_are_means_over_agents() -> None:
+    agents = (AgentRow("a", "d", "merged", counts={"personal": 4.0}), AgentRow("b", "d", "merged"))
+    left_out = AgentRow("c", "d", "late", counts={"personal": 100.0})
+    run = replace(row(), rounds=(RoundRow(1, 0.5, agents=(*agents, left_out)),), evaluations=())
+    (kept,) = condensed.of(experiment(run)).runs
+    assert kept.rounds[0].counts == {"personal": 2.0}
+
+
+def test_accuracy_by_the_age_of_the_last_model_by_hand() -> None:
+    """a trains in rounds 1 and 3: ages 1, 2, 1 with 0.9, 0.7, 0.8 (mean 0.8); b in round 2: ages 1, 2 with 0.5, 0.3."""
+    rounds = [
+        RoundRow(number, 0.1, agents=tuple(AgentRow(name, "digits", "merged") for name in names))
+        for number, names in ((1, "a"), (2, "b"), (3, "a"))
+    ]
+    found = condensed.ages(rounds, [evaluation(1, a=9, b=1), evaluation(2, a=7, b=5), evaluation(3, a=8, b=3)])
+    assert [(age.age, age.n) for age in found] == [(1, 3), (2, 2)]
+    assert found[0].accuracy == pytest.approx((0.9 + 0.8 + 0.5) / 3, abs=1e-6)
+    assert found[0].gain == pytest.approx((0.1 + 0.0 + 0.1) / 3, abs=1e-6)
+    assert found[1].gain == pytest.approx((-0.1 - 0.1) / 2, abs=1e-6)
+
+
+def test_another_file_is_refused_with_its_name(tmp_path: Path) -> None:
+    path = tmp_path / "results.json"
+    results.save(experiment(row()), path)
+    with pytest.raises(ConfigError, match=r"results.json.*has no key 'final'"):
+        condensed.load(path)
+    with pytest.raises(ConfigError, match="cannot read condensed results"):
+        condensed.load(tmp_path / "none.json")
