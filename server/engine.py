@@ -34,6 +34,8 @@ log = logging.getLogger(__name__)
 
 DrawFirst = Callable[[Path, initial.Request], pb.Record]
 Publish = Callable[[pb.RunEvent], None]
+# Removing files takes milliseconds each, so it is done while the agents work, or once a second when rounds are shorter.
+_IDLE_S, _SWEEP_S = 0.05, 1.0
 _QUIET_S = 1.0  # reports that transfers have completed are written with the next commit, or after so long without one
 
 
@@ -68,6 +70,7 @@ class Engine:
         if settled and self._settled.file.data.classes is None:
             self._preparing.classes = self._settled.classes
         self._to_sweep = True
+        self._swept_at = time.monotonic()
         self._at: tuple[int, RunSpec[Any]] | None = None  # the run in the round that was last asked for
         self._state: Any = None  # Any: of a type that only the method knows
         self._report = pb.RoundReport()
@@ -219,7 +222,8 @@ class Engine:
         )
         self._catch_up()
         collection.start()
-        self._sweep()
+        if time.monotonic() > self._swept_at + _SWEEP_S:
+            self._sweep()
         log.info("step_open run=%s round=%d phase=%s tasks=%d", self.run, place.round, phase, len(offers))
         while not collection.is_complete(wanted) and time.monotonic() < collection.deadline:
             self._next([collection], collection.deadline)
@@ -443,16 +447,20 @@ class Engine:
         return self._decoded(self._method.Reply, header.record, f"round {place.round}, reply of agent {agent}")
 
     def _next(self, listeners: list[Listener], deadline: float | None = None) -> None:
-        quiet = time.monotonic() + _QUIET_S if self._drafts.unsaved else None
-        moments = [deadline, self._drafts.next_at(), quiet]
-        if not self.inbox.next(moments, [self._preparing, self._drafts, *listeners]):
-            self._drafts.settle()
-            if self._drafts.unsaved:
-                self._save([])
+        now = time.monotonic()
+        quiet = now + _QUIET_S if self._drafts.unsaved else None
+        idle = now + _IDLE_S if self._to_sweep else None
+        moments = [deadline, self._drafts.next_at(), quiet, idle]
+        if self.inbox.next(moments, [self._preparing, self._drafts, *listeners]):
+            return
+        self._drafts.settle()
+        self._sweep()
+        if self._drafts.unsaved and time.monotonic() >= now + _QUIET_S:
+            self._save([])
 
     def _sweep(self) -> None:
         if self._to_sweep:
-            self._to_sweep = False
+            self._to_sweep, self._swept_at = False, time.monotonic()
             retention.sweep(self._journal, self._blobs)
 
     def _catch_up(self) -> None:
