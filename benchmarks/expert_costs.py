@@ -13,7 +13,7 @@ from typing import Any
 from benchmarks import taxonomies
 from benchmarks.results import AgentRow, Results, RunRow
 from benchmarks.table import number
-from common import expert_schedule, models, run_taxonomy, runfile, taxonomy
+from common import expert_schedule, experts, models, run_taxonomy, runfile, taxonomy
 from common.method import ModelSpec, Scalar
 from common.runfile import RunFile
 from common.taxonomy import Taxonomy
@@ -152,14 +152,16 @@ def _expert(run: RunRow, tree: Taxonomy, node: str, tasks: list[AgentRow], accur
     file = _file(run)
     variant = _variant(file, tree, node)
     spec, n_classes = models.varied(ModelSpec(file.model.name, file.model.options), len(tree.children[node]), variant)
+    n_samples = statistics.fmean(s.n_samples for s in spans)
+    batch = experts.batch_of(round(n_samples), file.optimiser.batch, int(file.method.get("least_steps", 1)))
     return Cost(
         n_tasks=len(tasks),
-        n_samples=statistics.fmean(s.n_samples for s in spans),
+        n_samples=n_samples,
         seconds=statistics.median(s.seconds for s in spans),
         rss_bytes=statistics.median(s.rss_peak_delta_bytes for s in spans),
         data_bytes=statistics.fmean(s.data_bytes for s in spans),
         model_bytes=statistics.fmean(s.model_bytes for s in spans),
-        activation_bytes=activation_bytes(spec, n_classes, file.optimiser.batch),
+        activation_bytes=activation_bytes(spec, n_classes, batch),
         bytes_up=_mean(t.bytes_up for t in alone),
         bytes_down=_mean(t.bytes_down for t in alone),
         accuracy=accuracy,

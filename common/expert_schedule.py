@@ -109,6 +109,11 @@ def proportional(tree: Taxonomy, nodes: Nodes, round_number: int, n: int, at_lea
     return chosen
 
 
+def annealed(n_rounds: int, over: int) -> float:
+    """The share of the learning rate that an expert has left after so many rounds of its own, by a cosine."""
+    return 1.0 if over == 0 else (1 + math.cos(math.pi * min(n_rounds, over) / over)) / 2
+
+
 def need(tree: Taxonomy, node: str) -> float:
     """sqrt(samples under the node) x (children - 1); for samples its classes stand, so that none are counted."""
     return math.sqrt(len(tree.below[node])) * (len(tree.children[node]) - 1)

@@ -7,7 +7,7 @@ grow: rows of a head are found again by name when classes or branches are added.
 import csv
 import io
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -20,6 +20,7 @@ from common.payloads import Array, Blob, Payload, Weights
 from common.samples import Samples, from_arrays
 from common.taxonomy import Taxonomy
 
+SMALL_BATCH = 8
 RESERVED = ("outputs", "trunk")  # what a result has beside the experts
 
 
@@ -75,6 +76,21 @@ class Family:
         sums = [p[:, np.isin(below, self.tree.below[child])].sum(axis=1) for child in self.tree.children[node]]
         result: NDArray[np.float64] = np.log(np.maximum(np.stack(sums, axis=1), np.finfo(np.float64).tiny))
         return result
+
+
+def check_config(config: Any) -> None:  # Any: of method hier_moe
+    """What its fields must be to each other.
+
+    Raises:
+        ValueError: a count below its least value, or a start from the parent between experts of different widths.
+    """
+    for name in ("experts_per_round", "rounds_each", "least_steps", "beam_width"):
+        if getattr(config, name) < 1:
+            raise ValueError(f"{name} must be at least 1, got {getattr(config, name)}")
+    if config.anneal_over < 0 or not config.decode:
+        raise ValueError(f"anneal_over must be at least 0, got {config.anneal_over}, and decode name a decoder")
+    if config.init == "parent" and not config.widths.are_equal:
+        raise ValueError(f'init = "parent" needs experts of one width, got {config.widths}')
 
 
 def tree_of(run: RunSpec[Any]) -> Taxonomy:
@@ -232,16 +248,23 @@ def _grown(node: str, drawn: Weights, earlier: Weights, specs: Mapping[str, Spec
 
 
 def trained(
-    family: Family, experts: Mapping[str, Weights], trunk: Weights | None, site: Site[Any]
+    family: Family, experts: Mapping[str, Weights], trunk: Weights | None, lr: Mapping[str, float], site: Site[Any]
 ) -> Iterator[tuple[str, int, Weights]]:
-    """Each expert that has samples here: node, samples, trained weights."""
+    """Each expert that has samples here: node, samples, trained weights. `lr`: its share of the optimiser's."""
     for node in (n for n in family.tree.children if n in experts):  # one after the other: only one's samples are read
         mine = site.data.train.relabel(family.labels(node), len(family.outputs(node)))
         if len(mine):
+            batch = batch_of(len(mine), site.training.batch, site.run.config.least_steps)
+            training = replace(site.training, batch=batch, lr=site.training.lr * lr.get(node, 1.0))
             with site.span(expert_schedule.span(node), len(mine)):
                 learner, samples = learner_of(family, node, mine, trunk, site)
-                fitted = learner.fit(experts[node], samples, site.training, rng=site.rng)
+                fitted = learner.fit(experts[node], samples, training, rng=site.rng)
             yield node, len(mine), fitted.weights
+
+
+def batch_of(n_samples: int, batch: int, least_steps: int) -> int:
+    """The batch of an expert with so many samples: small enough for that many steps an epoch, SMALL_BATCH at least."""
+    return min(batch, max(SMALL_BATCH, n_samples // least_steps))
 
 
 def learner_of(

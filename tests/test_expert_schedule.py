@@ -72,6 +72,13 @@ def test_proportional_gives_rounds_by_need_after_the_least() -> None:
     assert [v for (v,) in rounds("proportional", 12, each=3)].count("B") == 3
 
 
+def test_a_learning_rate_falls_over_an_experts_own_rounds() -> None:
+    assert [expert_schedule.annealed(n, 4) for n in range(6)] == pytest.approx(
+        [1, (2 + math.sqrt(2)) / 4, 0.5, (2 - math.sqrt(2)) / 4, 0, 0]
+    )
+    assert expert_schedule.annealed(7, 0) == 1
+
+
 def test_a_round_without_repetition_serves_as_many_different_nodes() -> None:
     for chosen in rounds("proportional", 10, n=2):
         assert len(set(chosen)) == 2

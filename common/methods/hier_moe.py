@@ -1,9 +1,8 @@
 """Hierarchical mixture of experts: one small classifier per inner node of a class taxonomy, a few trained a round.
 
 Source: Kim and Choi, Hierarchical Mixture-of-Experts for Edge Device in Federated Learning, section 3.
-Deviation: none by default. Beyond it: several experts a round, `resource_aware` by what agents measured; a start from
-    the parent's expert (`init`); linear experts on a frozen common trunk (`trunk`); softmax over the classes below a
-    node (`targets`); a temperature per expert (`calibrate`); other decoders; growth of a finished tree (`only`).
+Deviation: none by default. Ours are all schedules but `round_robin`, a start from the parent's expert, linear experts
+    on a frozen trunk, softmax over the classes below a node, temperatures, decoders but `greedy`, and growth (`only`).
 
 Down go the experts to be trained, for evaluation the whole tree; each is a payload of its own, so that a device which
 has one is not sent it again. Up come those trained, with the samples behind each. The others stay the same bits.
@@ -35,16 +34,15 @@ class Config:
     trunk: Literal["own", "shared_frozen"] = "own"
     targets: Literal["children", "leaves"] = "children"
     widths: ex.Widths = field(default_factory=ex.Widths)
+    anneal_over: int = 0  # rounds of an expert in which its lr falls to 0 by a cosine; 0: it stays the optimiser's
+    least_steps: int = 1  # of an epoch, by smaller batches where an agent has few samples under a node
     decode: tuple[expert_outputs.Decoder, ...] = ("greedy", "product")
     beam_width: int = 3
     calibrate: bool = False  # one more step in the last round
     only: tuple[str, ...] = ()  # train the experts of these nodes alone
 
     def __post_init__(self) -> None:
-        if min(self.experts_per_round, self.rounds_each, self.beam_width, len(self.decode)) < 1:
-            raise ValueError("experts_per_round, rounds_each, beam_width and the number of decoders must be at least 1")
-        if self.init == "parent" and not self.widths.are_equal:
-            raise ValueError(f'init = "parent" needs experts of one width, got {self.widths}')
+        ex.check_config(self)
 
 
 @dataclass(frozen=True)
@@ -63,6 +61,7 @@ class Task:
     experts: dict[str, Weights]
     trunk: Weights | None
     temperatures: dict[str, float] = field(default_factory=dict)
+    lr: dict[str, float] = field(default_factory=dict)  # shares of the optimiser's
 
 
 @dataclass(frozen=True)
@@ -101,7 +100,8 @@ def plan(run: RunSpec[Config], state: State, agents: tuple[AgentInfo, ...], step
     demand = expert_schedule.Demand(wanted, state.model_bytes)
     shares = expert_schedule.shares(config, tree, demand, agents, step.round)
     sent = ex.warmed(tree, state.experts, state.untouched if config.init == "parent" else ())
-    tasks = {share: Task("train", {v: sent[v] for v in share}, state.trunk) for share in shares.values()}
+    lr = {node: expert_schedule.annealed(n, config.anneal_over) for node, n in wanted.items()}
+    tasks = {s: Task("train", {v: sent[v] for v in s}, state.trunk, {}, {v: lr[v] for v in s}) for s in shares.values()}
     yield from ((agent, tasks[shares[agent.name]]) for agent in agents if agent.name in shares)
 
 
@@ -118,7 +118,7 @@ def work(task: Task, memory: Memory, site: Site[Config]) -> tuple[Reply, Memory]
         if not losses:
             raise Skip("no held-out samples to calibrate with: [data] holdout is their share")
         return Reply(losses=losses), memory
-    done = list(ex.trained(family, task.experts, task.trunk, site))  # of the whole tree when an evaluation fine-tunes
+    done = list(ex.trained(family, task.experts, task.trunk, task.lr, site))  # of all, when an evaluation fine-tunes
     if not done:
         raise Skip(f"no samples under {', '.join(map(repr, list(task.experts)[:5]))}")
     return Reply({v: w for v, _, w in done}, {v: n for v, n, _ in done}), memory

@@ -352,3 +352,16 @@ def test_a_run_that_cannot_begin_says_why(tmp_path: Path, case: Case, text: str)
 def test_experts_of_unequal_widths_cannot_start_from_their_parents() -> None:
     with pytest.raises(ValueError, match="needs experts of one width, got"):
         Config(init="parent", widths=experts.Widths("width", root=4, inner=4, bottom=2))
+
+
+def test_an_expert_slows_down_by_its_own_rounds_whoever_else_is_trained(tmp_path: Path) -> None:
+    """Over two rounds of its own lr is .5, then .25: the root goes to 2.5, then on by half as much as it would."""
+    case = replace(BY_HAND, config=Config(anneal_over=2))
+    fleet = loopback(hier_moe, case, tmp_path).rounds(3)
+    assert values(fleet) == {"all": 2.5, "A": 1, "B": 3}
+    assert values(fleet.rounds(2)) == {"all": 2.5 + 0.25 * (5 - 2.5), "A": 1.25, "B": 3}
+
+
+def test_few_samples_are_trained_in_small_batches() -> None:
+    assert [experts.batch_of(n, 50, 5) for n in (1000, 250, 100, 50, 20, 3)] == [50, 50, 20, 10, 8, 8]
+    assert experts.batch_of(20, 4, 5) == 4
