@@ -139,8 +139,8 @@ def _reachable(server: str) -> None:
             else:
                 return
     raise _Wrong(
-        f"nothing listens at {server}; check the port in --server, that fed-server runs there, and firewalls between:"
-        f" tried {', '.join(failed)}",
+        f"nothing listens at {server}; check the address in --server, that fed-server runs there and listens on this"
+        f" port and kind of address (IPv4 or IPv6), and firewalls between: tried {', '.join(failed)}",
         EXIT_LINK,
     )
 

@@ -47,7 +47,10 @@ def _sentence(code: grpc.StatusCode, details: str, server: str, tls: Tls | None,
 
 def _unreachable(details: str, server: str, tls: Tls | None, host: str) -> str:
     if "Connection refused" in details:
-        return f"nothing listens at {server}; check the port in --server, and that fed-server runs there"
+        return (
+            f"nothing listens at {server}; check the address in --server, and that fed-server runs there and listens on"
+            " this port and kind of address (IPv4 or IPv6)"
+        )
     if "lookup" in details or "resolving" in details or "DNS" in details:
         return f"no such address: {server}; check the name in --server and this machine's DNS"
     if "WRONG_VERSION_NUMBER" in details:
@@ -56,7 +59,10 @@ def _unreachable(details: str, server: str, tls: Tls | None, host: str) -> str:
         return f"the certificate of {server} has expired, or this machine's clock is wrong; renew it on the server"
     if "not yet valid" in details:
         return f"the certificate of {server} is not valid yet; set this machine's clock"
-    if "CERTIFICATE_VERIFY_FAILED" in details and tls is not None:
+    is_unknown = "CERTIFICATE_VERIFY_FAILED" in details
+    if (
+        is_unknown or "certificate signature failure" in details
+    ) and tls is not None:  # the latter: an authority made anew
         return f"the certificate of {server} is not from the authority in {tls.ca}; give that server's with --tls-ca"
     if "Hostname Verification" in details:
         return f"the certificate of {server} is for another name; give the name that it has with --tls-name"

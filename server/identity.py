@@ -61,9 +61,14 @@ def check_host(who: Caller, host: str) -> None:
     if not NAME.fullmatch(host):
         raise RemoteFault(f"a host's name is 1 to 64 letters, digits, dots, dashes, underscores; got {host[:80]!r}")
     if who.operator is not None:
-        raise RemoteFault(f"an operator's certificate cannot join as a device: got operator/{who.operator}")
+        raise RemoteFault(
+            f"an operator's certificate cannot join as a device; give it a host's: got operator/{who.operator}"
+        )
     if who.host is not None and who.host != host:
-        raise RemoteFault(f"this certificate belongs to another host: expected {who.host}, got {host}")
+        raise RemoteFault(
+            f"this certificate belongs to another host; take its name, or a certificate of your own:"
+            f" expected {who.host}, got {host}"
+        )
 
 
 def check_agent(host: str, agent: str) -> None:

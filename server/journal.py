@@ -211,13 +211,11 @@ def _locked(folder: Path) -> IO[str]:
         folder.mkdir(parents=True, exist_ok=True)
         guard = (folder / "lock").open("a+")
     except OSError as error:
-        raise ConfigError(f"cannot write state folder {folder}: {error.strerror}", exit_code=EXIT_STATE) from error
+        raise _unwritable(folder, error) from error
     try:
         fcntl.flock(guard, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        guard.seek(0)
-        guard.truncate()
-        guard.write(str(os.getpid()))
-        guard.flush()
+        os.ftruncate(guard.fileno(), 0)
+        os.write(guard.fileno(), str(os.getpid()).encode())  # unbuffered: on a full disk `close` would fail again
     except BlockingIOError as error:
         guard.seek(0)
         holder = guard.read() or "unknown"
@@ -229,8 +227,15 @@ def _locked(folder: Path) -> IO[str]:
         ) from error
     except OSError as error:
         guard.close()
-        raise ConfigError(f"cannot write state folder {folder}: {error.strerror}", exit_code=EXIT_STATE) from error
+        raise _unwritable(folder, error) from error
     return guard
+
+
+def _unwritable(folder: Path, error: OSError) -> ConfigError:
+    return ConfigError(
+        f"cannot write state folder {folder}: {error.strerror}; free some space there, or give another --state-dir",
+        exit_code=EXIT_STATE,
+    )
 
 
 def _opened(folder: Path) -> sqlite3.Connection:

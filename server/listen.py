@@ -178,7 +178,8 @@ def check_files(tls: Tls) -> None:
     if key.public_key() != certificate.public_key():
         raise _unusable("--tls-key", tls.key, f"it is not the key of {tls.certificate}")
     if certificate.not_valid_after_utc < datetime.now(UTC):
-        raise _unusable("--tls-cert", tls.certificate, f"it expired at {certificate.not_valid_after_utc.isoformat()}")
+        ended = certificate.not_valid_after_utc.isoformat()
+        raise _unusable("--tls-cert", tls.certificate, f"it expired at {ended}; install a new one")
 
 
 def _unusable(option: str, path: Path, reason: str) -> ConfigError:

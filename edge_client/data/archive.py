@@ -30,7 +30,10 @@ def open_npz(path: Path) -> Pool:
         stat = path.stat()
         return _opened(path, stat.st_mtime_ns, stat.st_size)
     except (OSError, ValueError, zipfile.BadZipFile) as error:
-        raise ConfigError(f"cannot read data {path}: {error}", exit_code=EXIT_DATA) from error
+        raise ConfigError(
+            f"cannot read data {path}: {error}; expected an .npz as numpy.savez writes it, with x and y",
+            exit_code=EXIT_DATA,
+        ) from error
 
 
 @functools.lru_cache(maxsize=8)  # one source for all agents of the process

@@ -423,7 +423,9 @@ def test_a_certificate_binds_join_submit_and_fetch_to_its_host(authority: Author
         *_, last = submit(channel, iter([header(key("pi/0"))]))
         assert last.receipt.verdict == pb.ACCEPTED
         other = Device(channel, hello("jetson"))
-        assert "belongs to another host: expected pi, got jetson" in other.next("refused").reason
+        reason = other.next("refused").reason
+        assert "belongs to another host" in reason
+        assert reason.endswith("expected pi, got jetson")
         assert other.end() is grpc.StatusCode.PERMISSION_DENIED
         for agent in ("jetson", "pi2", "pi2/0"):
             assert code_of(submit(channel, iter([header(key(agent))])))[0] is grpc.StatusCode.PERMISSION_DENIED
