@@ -129,7 +129,7 @@ def check_named(tree: Taxonomy, nodes: Iterable[str], where: str) -> None:
 
 
 def first(
-    family: Family, model: Model, start: Mapping[str, Payload], rng: np.random.Generator
+    family: Family, model: Model, start: Mapping[str, Payload], rng: "np.random.Generator"
 ) -> tuple[dict[str, Weights], tuple[str, ...]]:
     """Every node's first expert, with the experts of an earlier run over it; and the nodes that had none there.
 

@@ -15,7 +15,7 @@ Positions = NDArray[np.int64]
 
 
 def few_labelled(
-    data: DataSection, labels: Labels, share: Positions, rng: np.random.Generator
+    data: DataSection, labels: Labels, share: Positions, rng: "np.random.Generator"
 ) -> tuple[Positions, Positions, Positions]:
     """The share in three: trained on with labels, tested, and without labels.
 
@@ -37,7 +37,7 @@ def few_labelled(
     return train, test, np.setdiff1d(rest, test)
 
 
-def _drawn(data: DataSection, labels: Labels, pool: Positions, n: int, rng: np.random.Generator) -> Positions:
+def _drawn(data: DataSection, labels: Labels, pool: Positions, n: int, rng: "np.random.Generator") -> Positions:
     """`n` of the pool, ascending; by class, each class gives its share to within one sample."""
     if not data.stratified:
         return np.sort(rng.permutation(pool)[:n])

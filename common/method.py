@@ -118,7 +118,7 @@ class Step:
     round: int  # from 1
     phase: str
     number: int
-    rng: np.random.Generator
+    rng: "np.random.Generator"
 
 
 @dataclass(frozen=True)
@@ -182,7 +182,7 @@ class Model(Protocol):
 
     def parameters(self, **variant: Scalar) -> dict[str, Spec]: ...
 
-    def initial(self, rng: np.random.Generator, **variant: Scalar) -> Weights: ...
+    def initial(self, rng: "np.random.Generator", **variant: Scalar) -> Weights: ...
 
 
 class Learner(Protocol):
@@ -192,7 +192,7 @@ class Learner(Protocol):
 
     def parameters(self) -> dict[str, Spec]: ...
 
-    def initial(self, rng: np.random.Generator) -> Weights: ...
+    def initial(self, rng: "np.random.Generator") -> Weights: ...
 
     def fit(
         self,
@@ -202,7 +202,7 @@ class Learner(Protocol):
         *,
         terms: tuple[Term, ...] = (),
         trainable: Iterable[str] | None = None,
-        rng: np.random.Generator,
+        rng: "np.random.Generator",
     ) -> Fitted:
         """Train from `weights`; only `trainable` tensors move when given. Buffers follow the model's own rule."""
         ...
@@ -240,7 +240,7 @@ class Site(Protocol[C]):
     training: Training
     classes: tuple[str, ...]  # the run's, or the agent's own with head = "agent"
     data: SiteData
-    rng: np.random.Generator
+    rng: "np.random.Generator"
 
     def learner(self, *, model: str | None = None, terms: tuple[str, ...] = (), **variant: Scalar) -> Learner:
         """A learner for a variant; `n_classes` defaults to len(classes). Loss-space terms are named here."""
@@ -268,7 +268,9 @@ class Method(Protocol):
     Reply: type
     Memory: type
 
-    def init(self, run: RunSpec[Any], model: Model, start: Mapping[str, Payload], rng: np.random.Generator) -> Any: ...
+    def init(
+        self, run: RunSpec[Any], model: Model, start: Mapping[str, Payload], rng: "np.random.Generator"
+    ) -> Any: ...
 
     def plan(
         self, run: RunSpec[Any], state: Any, agents: tuple[AgentInfo, ...], step: Step

@@ -77,7 +77,7 @@ class NamedModel:
             return dense(spec, n_classes)
         return dict(_net_describer().tensors(spec, n_classes, self.objective, self.objective_options))
 
-    def initial(self, rng: np.random.Generator, **variant: Scalar) -> Weights:
+    def initial(self, rng: "np.random.Generator", **variant: Scalar) -> Weights:
         spec, n_classes = varied(self.spec, self.n_classes, variant)
         if self._is_plain(spec):
             return _drawn(dense(spec, n_classes), rng)
@@ -172,7 +172,7 @@ def dense(spec: ModelSpec, n_classes: int) -> dict[str, Spec]:
     return found
 
 
-def fan_in_uniform(rng: np.random.Generator, shape: Shape, fan_in: int) -> Array:
+def fan_in_uniform(rng: "np.random.Generator", shape: Shape, fan_in: int) -> Array:
     """Uniform in +-1/sqrt(fan_in): what torch draws for weights and biases of linear and convolution layers."""
     bound = np.float32(1 / np.sqrt(fan_in))
     return (rng.random(shape, dtype=np.float32) * 2 - 1) * bound
@@ -211,7 +211,7 @@ def _spec(layer: str, *shape: int) -> Spec:
     return Spec(shape, layer=layer, part=part_of(layer))
 
 
-def _drawn(specs: Mapping[str, Spec], rng: np.random.Generator) -> Weights:
+def _drawn(specs: Mapping[str, Spec], rng: "np.random.Generator") -> Weights:
     fan_in = {spec.layer: spec.shape[1] for spec in specs.values() if len(spec.shape) == 2}
     return Weights({name: fan_in_uniform(rng, spec.shape, fan_in[spec.layer]) for name, spec in specs.items()})
 

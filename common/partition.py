@@ -52,27 +52,27 @@ def parts(data: DataSection, labels: Labels, n_train: int, n_agents: int) -> tup
     return tuple(apart(data, labels, share, rng) for share in shares)
 
 
-def apart(data: DataSection, labels: Labels, share: Positions, rng: np.random.Generator) -> Part:
+def apart(data: DataSection, labels: Labels, share: Positions, rng: "np.random.Generator") -> Part:
     """An agent's share, divided as [data] split says."""
     if data.split == "supervised":
         return split(share, data.test_fraction, rng)
     return Part(*few_labelled(data, labels, share, rng))
 
 
-def split(share: Positions, test_fraction: float, rng: np.random.Generator) -> Part:
+def split(share: Positions, test_fraction: float, rng: "np.random.Generator") -> Part:
     """Some of the share, drawn at random and rounded down, is for testing."""
     drawn = rng.permutation(share)
     n_test = int(len(share) * test_fraction)
     return Part(np.sort(drawn[n_test:]), np.sort(drawn[:n_test]))
 
 
-def iid(pool: Positions, n_agents: int, rng: np.random.Generator) -> list[Positions]:
+def iid(pool: Positions, n_agents: int, rng: "np.random.Generator") -> list[Positions]:
     """Equal shares, to within one sample, at random."""
     return [np.sort(share) for share in np.array_split(rng.permutation(pool), n_agents)]
 
 
 def dirichlet(
-    labels: Labels, pool: Positions, n_agents: int, rng: np.random.Generator, *, alpha: float, min_samples: int = 10
+    labels: Labels, pool: Positions, n_agents: int, rng: "np.random.Generator", *, alpha: float, min_samples: int = 10
 ) -> list[Positions]:
     """Each class over the agents in proportions drawn from a symmetric Dirichlet; drawn again until all have enough.
 
@@ -105,7 +105,7 @@ def dirichlet(
 
 
 def pathological(
-    labels: Labels, pool: Positions, n_agents: int, rng: np.random.Generator, *, classes_per_agent: int
+    labels: Labels, pool: Positions, n_agents: int, rng: "np.random.Generator", *, classes_per_agent: int
 ) -> list[Positions]:
     """Each agent has samples of a few classes only; a class is shared equally by the agents that have it.
 
@@ -156,7 +156,7 @@ def histogram(labels: Labels, shares: Sequence[Positions], n_classes: int) -> ND
 
 
 def _divided(
-    data: DataSection, labels: Labels, pool: Positions, n_agents: int, rng: np.random.Generator
+    data: DataSection, labels: Labels, pool: Positions, n_agents: int, rng: "np.random.Generator"
 ) -> list[Positions]:
     match data.partition:
         case "iid":
@@ -168,7 +168,9 @@ def _divided(
     raise UnknownName("partition", data.partition, ("iid", "dirichlet", "pathological", "FILE.npz"))
 
 
-def _limited(data: DataSection, labels: Labels, n_train: int, rng: np.random.Generator) -> tuple[Positions, Positions]:
+def _limited(
+    data: DataSection, labels: Labels, n_train: int, rng: "np.random.Generator"
+) -> tuple[Positions, Positions]:
     """Training and test positions after `limit` (as large a share of the test samples stays) and `shots`."""
     train, test = np.arange(n_train), np.arange(n_train, len(labels))
     if data.limit is not None and data.limit < n_train:
@@ -179,7 +181,7 @@ def _limited(data: DataSection, labels: Labels, n_train: int, rng: np.random.Gen
     return train, test
 
 
-def _following(labels: Labels, pool: Positions, shares: list[Positions], rng: np.random.Generator) -> list[Positions]:
+def _following(labels: Labels, pool: Positions, shares: list[Positions], rng: "np.random.Generator") -> list[Positions]:
     """The pool's samples of each class, over the agents in proportion to their share of that class."""
     weights = []
     for c in np.unique(labels[pool]):
@@ -193,7 +195,7 @@ def _dealt(
     pool: Positions,
     weights: list[tuple[int, dict[int, float]]],
     n_agents: int,
-    rng: np.random.Generator,
+    rng: "np.random.Generator",
 ) -> list[Positions]:
     """Samples of each class over its agents by weight; a class without agents is left out."""
     dealt: list[list[Positions]] = [[np.empty(0, np.int64)] for _ in range(n_agents)]

@@ -12,7 +12,7 @@ from common.payloads import Array, Payload, Weights
 BatchNorm = Literal["average", "local"]
 
 
-def first_weights(model: Model, start: Mapping[str, Payload], rng: np.random.Generator) -> Weights:
+def first_weights(model: Model, start: Mapping[str, Payload], rng: "np.random.Generator") -> Weights:
     """The model's first draw, with the payload "weights" of an earlier run over it.
 
     Raises:

@@ -8,7 +8,7 @@ import hashlib
 import numpy as np
 
 
-def generator(seed: int, *path: str | int) -> np.random.Generator:
+def generator(seed: int, *path: str | int) -> "np.random.Generator":
     """A generator for one purpose; `path` names it, for example (round, agent, "work")."""
     text = "\x1f".join([str(seed), *(f"{type(part).__name__}:{part}" for part in path)])
     words = np.frombuffer(hashlib.sha256(text.encode()).digest(), dtype=np.uint32)

@@ -1,11 +1,14 @@
 """Features on disk by the content of what they were made of: one SQLite file a tower, for any number of processes."""
 
 import contextlib
-import sqlite3
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from common.errors import EXIT_STATE, ConfigError
+
+if TYPE_CHECKING:
+    import sqlite3
 
 ASKED_AT_ONCE = 500
 WAIT_S = 60.0  # for another process that writes
@@ -40,7 +43,9 @@ class FeatureStore:
             base.executemany("INSERT OR REPLACE INTO features VALUES (?, ?, ?)", rows)
 
     @contextlib.contextmanager
-    def _open(self) -> Iterator[sqlite3.Connection]:
+    def _open(self) -> Iterator["sqlite3.Connection"]:
+        import sqlite3  # here: an idle agent has no use for it
+
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             with contextlib.closing(sqlite3.connect(self._path, timeout=WAIT_S)) as base, base:

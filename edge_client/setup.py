@@ -1,6 +1,5 @@
 """From what the owner said on the command line to what the agent says to the server."""
 
-import importlib.metadata
 import re
 import socket
 from collections.abc import Sequence
@@ -8,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
-from common import methods, pb
+from common import __version__, methods, pb
 from common.errors import ConfigError
 from common.payloads import Encoding
 from common.wire.limits import PART_BYTES
@@ -105,7 +104,7 @@ def _hello(wishes: Wishes, host: str, instance: str, agents: Sequence[AgentConfi
         host=host,
         instance=instance,
         protocol=PROTOCOL,
-        version=version(),
+        version=__version__,
         device=device.facts(),
         learners=learners.available() if wishes.learner == "auto" else [wishes.learner],
         methods=method_ids(),
@@ -129,10 +128,3 @@ def method_ids() -> dict[str, bytes]:
     """Every method of this build, with the id of what its Task and Reply look like."""
     modules = {name: methods.load(name) for name in methods.names()}
     return {name: schema_id(module.Task, module.Reply) for name, module in modules.items()}
-
-
-def version() -> str:
-    try:
-        return importlib.metadata.version("edgefed")
-    except importlib.metadata.PackageNotFoundError:  # run from a checkout
-        return "unknown"

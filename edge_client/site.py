@@ -31,7 +31,7 @@ class Views:
     unlabelled: Samples
 
 
-def views(data: AgentData, share: float, rng: np.random.Generator) -> Views:
+def views(data: AgentData, share: float, rng: "np.random.Generator") -> Views:
     """The agent's views with that share of the training part held out, rounded down."""
     order = rng.permutation(len(data.train))
     n_held = int(len(order) * share)
@@ -89,7 +89,7 @@ class TaskSite:
         data: Views,
         source: LoadedSource,
         *,
-        rng: np.random.Generator,
+        rng: "np.random.Generator",
         training: Training | None = None,
         preference: str = "auto",
         meter: Meter,
@@ -161,7 +161,7 @@ class MeteredLearner:
     def parameters(self) -> dict[str, Spec]:
         return self._inner.parameters()
 
-    def initial(self, rng: np.random.Generator) -> Weights:
+    def initial(self, rng: "np.random.Generator") -> Weights:
         return self._inner.initial(rng)
 
     def fit(
@@ -172,7 +172,7 @@ class MeteredLearner:
         *,
         terms: tuple[Term, ...] = (),
         trainable: Iterable[str] | None = None,
-        rng: np.random.Generator,
+        rng: "np.random.Generator",
     ) -> Fitted:
         self._check()
         fitted = self._inner.fit(weights, samples, training, terms=terms, trainable=trainable, rng=rng)

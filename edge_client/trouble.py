@@ -59,10 +59,9 @@ def _unreachable(details: str, server: str, tls: Tls | None, host: str) -> str:
         return f"the certificate of {server} has expired, or this machine's clock is wrong; renew it on the server"
     if "not yet valid" in details:
         return f"the certificate of {server} is not valid yet; set this machine's clock"
-    is_unknown = "CERTIFICATE_VERIFY_FAILED" in details
-    if (
-        is_unknown or "certificate signature failure" in details
-    ) and tls is not None:  # the latter: an authority made anew
+    # the second is what an authority leads to that was made anew under the same name
+    is_unknown = "CERTIFICATE_VERIFY_FAILED" in details or "certificate signature failure" in details
+    if is_unknown and tls is not None:
         return f"the certificate of {server} is not from the authority in {tls.ca}; give that server's with --tls-ca"
     if "Hostname Verification" in details:
         return f"the certificate of {server} is for another name; give the name that it has with --tls-name"

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from common import __version__
 from common.errors import EXIT_LOCAL, FederationError
 
 COMMANDS = {
@@ -99,7 +100,7 @@ def parser() -> argparse.ArgumentParser:
         epilog=EXAMPLES + "\n" + EXIT_CODES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    top.add_argument("--version", action=_Version)
+    top.add_argument("--version", action="version", version=f"fed-server {__version__}")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
     made = {
         name: commands.add_parser(
@@ -188,19 +189,6 @@ def _seconds(text: str) -> float:
     if not 0 < value < 1e9:
         raise argparse.ArgumentTypeError(f"expected a time above 0, got {text}")
     return value
-
-
-class _Version(argparse.Action):
-    """Reading the version costs an import that `--help` does not need."""
-
-    def __init__(self, option_strings: Sequence[str], dest: str) -> None:
-        super().__init__(option_strings, dest, nargs=0, help="show the version and end")
-
-    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
-        from server.front import own_version
-
-        print(f"fed-server {own_version()}")
-        parser.exit()
 
 
 if __name__ == "__main__":

@@ -7,12 +7,11 @@ import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
-from common import pb
+from common import __version__, pb
 from common.errors import EXIT_ADDRESS, ConfigError
 from server.calls import Context, refuse
 from server.downloads import Blobs, Downloads
@@ -61,7 +60,7 @@ class Front:
         self.uploads = Uploads(intake, self._intake_pool, places=options.uploads, **share)
         self.downloads = Downloads(blobs, fleet, self._blobs_pool, **share)
         self.uploads.stall_s = self.downloads.stall_s = options.stall_s
-        welcome = pb.Welcome(server="fed-server", version=own_version(), protocol=PROTOCOL)
+        welcome = pb.Welcome(server="fed-server", version=__version__, protocol=PROTOCOL)
         welcome.part_bytes = options.part_bytes
         self.streams = Streams(fleet, self.downloads, self._blobs_pool, remember=remember, welcome=welcome)
         self.health = health.aio.HealthServicer()  # type: ignore[attr-defined]  # the stubs lack it
@@ -133,13 +132,6 @@ def channel_options(options: FrontOptions) -> list[tuple[str, int]]:
         ("grpc.keepalive_time_ms", 60_000),  # finds hosts that vanished without a word
         ("grpc.keepalive_timeout_ms", 20_000),
     ]
-
-
-def own_version() -> str:
-    try:
-        return version("edgefed")
-    except PackageNotFoundError:
-        return "unknown"  # run from a source tree
 
 
 async def _enroll(_message: bytes, context: Context) -> bytes:

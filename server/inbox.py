@@ -3,7 +3,7 @@
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Protocol
 
 from server.events import Event, Joined
@@ -61,6 +61,3 @@ class Inbox:
         """Let some time pass, unless told to stop."""
         self._stop.wait(seconds)
         self.check()
-
-
-Wait = Callable[[Callable[[], bool]], None]

@@ -15,7 +15,8 @@ from common.errors import ConfigError, FederationError, LocalFault
 from common.payloads import Blob, Payload
 from common.wire import records
 from server import initial, retention, selection
-from server.engine import DrawFirst, Engine
+from server.beginning import DrawFirst
+from server.engine import Engine
 from server.fleet import Fleet
 from server.inbox import Stopped
 from server.journal import Journal

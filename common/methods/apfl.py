@@ -43,7 +43,7 @@ class Memory:
     alpha: float | None = None
 
 
-def init(run: RunSpec[Config], model: Model, start: Mapping[str, Payload], rng: np.random.Generator) -> State:
+def init(run: RunSpec[Config], model: Model, start: Mapping[str, Payload], rng: "np.random.Generator") -> State:
     statistics = [name for name, spec in model.parameters().items() if spec.kind != "param"]
     if statistics or run.training.optimiser != "sgd" or run.training.nesterov:
         got = f"tensor {statistics[0]!r}" if statistics else f"optimiser {run.training.optimiser}, nesterov"

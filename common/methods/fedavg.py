@@ -50,7 +50,7 @@ class Memory:
     own: Weights | None = None
 
 
-def init(run: RunSpec[Any], model: Model, start: Mapping[str, Payload], rng: np.random.Generator) -> State:
+def init(run: RunSpec[Any], model: Model, start: Mapping[str, Payload], rng: "np.random.Generator") -> State:
     weights, parameters = personal.first_weights(model, start, rng), model.parameters()
     return split(weights, _kept(run, parameters), personal.own_head(run, parameters))
 

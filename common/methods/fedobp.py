@@ -75,7 +75,7 @@ class Memory:
     score: Weights | None = None
 
 
-def init(run: RunSpec[Config], model: Model, start: Mapping[str, Payload], rng: np.random.Generator) -> State:
+def init(run: RunSpec[Config], model: Model, start: Mapping[str, Payload], rng: "np.random.Generator") -> State:
     common = fedavg.init(run, model, start, rng)
     specs = {name: spec for name, spec in model.parameters().items() if name in common.weights}
     initial = common.weights if run.config.first_contact == "initial" else None

@@ -37,7 +37,7 @@ class Reply:
     own: Weights | None
 
 
-def init(run: RunSpec[Config], model: Model, start: Mapping[str, Payload], rng: np.random.Generator) -> State:
+def init(run: RunSpec[Config], model: Model, start: Mapping[str, Payload], rng: "np.random.Generator") -> State:
     weights, parameters = personal.first_weights(model, start, rng), model.parameters()
     kept = personal.head(parameters) + personal.batch_norm(parameters, run.config.bn)
     return fedavg.split(weights, kept, personal.own_head(run, parameters))

@@ -32,7 +32,7 @@ class Config:
             raise ValueError(f"body_epochs must not be negative, got {self.body_epochs}")
 
 
-def init(run: RunSpec[Config], model: Model, start: Mapping[str, Payload], rng: np.random.Generator) -> State:
+def init(run: RunSpec[Config], model: Model, start: Mapping[str, Payload], rng: "np.random.Generator") -> State:
     weights, parameters = personal.first_weights(model, start, rng), model.parameters()
     kept = personal.head(parameters) + personal.batch_norm(parameters, run.config.bn)
     return fedavg.split(weights, kept, personal.own_head(run, parameters))

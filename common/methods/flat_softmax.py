@@ -21,6 +21,6 @@ from common.payloads import Payload
 __all__ = ["Config", "Memory", "Reply", "State", "Task", "init", "merge", "plan", "predict", "result", "work"]
 
 
-def init(run: RunSpec[Any], model: Model, start: Mapping[str, Payload], rng: np.random.Generator) -> State:
+def init(run: RunSpec[Any], model: Model, start: Mapping[str, Payload], rng: "np.random.Generator") -> State:
     experts.tree_of(run)  # a taxonomy that does not fit the classes ends the run before anything is trained
     return fedavg.init(run, model, start, rng)

@@ -76,7 +76,7 @@ class Memory:
     pass
 
 
-def init(run: RunSpec[Config], model: Model, start: Mapping[str, Payload], rng: np.random.Generator) -> State:
+def init(run: RunSpec[Config], model: Model, start: Mapping[str, Payload], rng: "np.random.Generator") -> State:
     family = ex.family_of(run)
     ex.check_named(family.tree, run.config.only, "[method] only")
     trunk = ex.trunk_of(model, start) if family.on_trunk else None

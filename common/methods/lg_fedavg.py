@@ -28,7 +28,7 @@ class Config:
     pass
 
 
-def init(run: RunSpec[Config], model: Model, start: Mapping[str, Payload], rng: np.random.Generator) -> State:
+def init(run: RunSpec[Config], model: Model, start: Mapping[str, Payload], rng: "np.random.Generator") -> State:
     if run.head == "agent":
         raise ConfigError("lg_fedavg shares nothing but the head: it needs [model] head = 'run', got 'agent'")
     return fedavg.split(personal.first_weights(model, start, rng), _trunk(model.parameters()), ())

@@ -45,7 +45,7 @@ class Memory:
     weights: Weights | None = None
 
 
-def init(run: RunSpec[Config], model: Model, start: Mapping[str, Payload], rng: np.random.Generator) -> State:
+def init(run: RunSpec[Config], model: Model, start: Mapping[str, Payload], rng: "np.random.Generator") -> State:
     weights = personal.first_weights(model, start, rng)
     return State(weights.without(personal.own_head(run, model.parameters())))
 

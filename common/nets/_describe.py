@@ -39,7 +39,7 @@ def specs_of(net: nn.Module) -> dict[str, Spec]:
 
 
 def drawn(
-    spec: ModelSpec, n_classes: int, objective: str, options: Mapping[str, Scalar], rng: np.random.Generator
+    spec: ModelSpec, n_classes: int, objective: str, options: Mapping[str, Scalar], rng: "np.random.Generator"
 ) -> Weights:
     """First weights. Linear and convolution layers: uniform by fan-in, as torch does, unless the net says
     `conv_draw = "fan_out_normal"` (He et al. 2015, as torchvision's ResNets); norms: ones and zeros. A module with
@@ -63,7 +63,7 @@ def _kind(tensor: torch.Tensor) -> Kind:
     return "buffer" if tensor.is_floating_point() else "counter"
 
 
-def _first(name: str, module: nn.Module, tensor: torch.Tensor, rng: np.random.Generator, *, he: bool) -> Array:
+def _first(name: str, module: nn.Module, tensor: torch.Tensor, rng: "np.random.Generator", *, he: bool) -> Array:
     shape = tuple(tensor.shape)
     own = getattr(module, "first", None)
     if own is not None:

@@ -75,14 +75,14 @@ class Vectors(nn.Module):
         for name, shape in shapes.items():
             setattr(self, name, nn.Parameter(torch.empty(shape)))
 
-    def first(self, name: str, shape: tuple[int, ...], rng: np.random.Generator) -> Array:
+    def first(self, name: str, shape: tuple[int, ...], rng: "np.random.Generator") -> Array:
         return rng.standard_normal(shape, dtype=np.float32) * np.float32(SPREAD)
 
 
 class Out(nn.Linear):
     """The adapter's last layer starts at zero, so that the first embedding is the image feature itself."""
 
-    def first(self, name: str, shape: tuple[int, ...], rng: np.random.Generator) -> Array:
+    def first(self, name: str, shape: tuple[int, ...], rng: "np.random.Generator") -> Array:
         fan_in_uniform(rng, shape, self.in_features)  # drawn and dropped: the rest of the draw stays as it would be
         return np.zeros(shape, np.float32)
 

@@ -9,7 +9,7 @@ from common.method import Training
 
 
 def batches(
-    n: int, training: Training, rng: np.random.Generator, *, has_batch_norm: bool = False
+    n: int, training: Training, rng: "np.random.Generator", *, has_batch_norm: bool = False
 ) -> Iterator[tuple[int, NDArray[np.int64]]]:
     """(epoch, places) of every optimiser step; `rng.permutation(n)` once an epoch, and nothing else is drawn.
 

@@ -35,7 +35,7 @@ class NumpyLearner:
     def parameters(self) -> dict[str, Spec]:
         return dict(self._specs)
 
-    def initial(self, rng: np.random.Generator) -> Weights:
+    def initial(self, rng: "np.random.Generator") -> Weights:
         return self._model.initial(rng)
 
     def fit(
@@ -46,7 +46,7 @@ class NumpyLearner:
         *,
         terms: tuple[Term, ...] = (),
         trainable: Iterable[str] | None = None,
-        rng: np.random.Generator,
+        rng: "np.random.Generator",
     ) -> Fitted:
         """The loss is cross-entropy alone, without terms; with nothing to train on it is 0."""
         self._check(weights)

@@ -46,7 +46,7 @@ class TorchLearner:
     def parameters(self) -> dict[str, Spec]:
         return dict(self._network.specs)
 
-    def initial(self, rng: np.random.Generator) -> Weights:
+    def initial(self, rng: "np.random.Generator") -> Weights:
         return self._model.initial(rng)
 
     def fit(
@@ -57,7 +57,7 @@ class TorchLearner:
         *,
         terms: tuple[Term, ...] = (),
         trainable: Iterable[str] | None = None,
-        rng: np.random.Generator,
+        rng: "np.random.Generator",
     ) -> Fitted:
         """The loss is the objective's alone, without terms; with nothing to train on it is 0.
 
@@ -86,7 +86,7 @@ class TorchLearner:
         training: Training,
         terms: tuple[Term, ...],
         names: frozenset[str],
-        rng: np.random.Generator,
+        rng: "np.random.Generator",
     ) -> tuple[float, int]:
         network = self._network
         data, labels = self._read(samples, objective)
