@@ -95,10 +95,10 @@ class Engine:
         """Wait for agents, settle the class list, draw the first State."""
         preparing = self._preparing
         while not preparing.is_settled():
-            self._tending.say(preparing.waiting_for())
-            self._tending.next()
             if reason := preparing.nobody_can():
                 raise ConfigError(reason)
+            self._tending.say(preparing.waiting_for())
+            self._tending.next()
         self._loaded = beginning.settle(self._journal, self._blobs, self._loaded, preparing)
         self._course = Course(self._loaded.run)
         record = self._draw_first(self._folder, beginning.first_request(self._journal, self._loaded))

@@ -286,8 +286,11 @@ def test_stopping_ends_the_run_and_its_state_can_be_exported(shop: Workshop) -> 
     shop.join(["a", "b"], before_submit=lambda _d, offer, header: header if offer.round == 1 else None)
     shop.runs.start()
     name = shop.runs.submit(RUN, "stopped").run
-    wait_for(lambda: shop.summary(name).round == 2)
+    wait_for(lambda: len(shop.devices["a"].of_kind(pb.WORK)) == 2)
+    held = shop.devices["a"].of_kind(pb.WORK)[-1]
+    assert shop.fleet.may_fetch("a", held.run.sha256)
     assert shop.runs.stop(name).status == "stopped"
+    assert not shop.fleet.may_fetch("a", held.run.sha256), "the offer was not withdrawn"
     assert "weights" in shop.runs.export(name)
 
 
