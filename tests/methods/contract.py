@@ -42,6 +42,7 @@ class Case:
     classes: tuple[str, ...] | None = ("class0", "class1", "class2", "class3")
     taxonomy: tuple[tuple[str, str], ...] | None = None
     rounds: int = 2
+    options: Mapping[str, typing.Any] = field(default_factory=dict)  # of the run's model
 
     def __str__(self) -> str:
         return self.name
@@ -52,7 +53,7 @@ def loopback(method: Any, case: Case, folder: Path, encodings: Encodings | None 
         name="contract",
         method=method.__name__.rpartition(".")[2],
         config=case.config,
-        model=ModelSpec("tiny"),
+        model=ModelSpec("tiny", case.options),
         training=case.training,
         rounds=case.rounds,
         seed=3,
