@@ -17,7 +17,7 @@ from edge_client.folder import Folder
 from edge_client.job import AgentConfig
 from edge_client.keep import Keep
 from edge_client.link import Backoff, Link
-from edge_client.memory import Memories
+from edge_client.memory import Archive
 from edge_client.offers import InHand, Key, Offers
 from edge_client.presence import Ending, Presence
 from edge_client.task import Desk, decline, work_on
@@ -50,7 +50,7 @@ class Agent:
         self._link, self._executor = link, executor
         self._offers = Offers()
         self._presence = Presence(link, setup.hello, self._heard, backoff=setup.new_backoff())
-        blobs, memories = Blobs(folder.blobs, durable=False), Memories(folder.memory)
+        blobs, memories = Blobs(folder.blobs, durable=False), Archive(folder.memory)
         blobs.tidy(time.time() - UNFINISHED_KEPT_S)
         memories.forget(time.time() - MEMORY_KEPT_S)
         self._keep = Keep(blobs, memories, self._offers)
@@ -105,7 +105,7 @@ class Agent:
             decline(InHand(offer), self._desk, pb.CANNOT, f"no such agent on this host: got {offer.key.agent[:80]!r}")
             return
         self._presence.send(pb.AgentEvent(accepted=pb.Accepted(key=offer.key)))
-        self._offers.put(offer, size_bytes)
+        self._offers.put(offer, size_bytes, self._presence.server)
 
     def _work(self) -> None:
         while (task := self._offers.take()) is not None:

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 from common import pb
 from common.blobs import Blobs
-from edge_client.memory import Memories
+from edge_client.memory import Archive
 from edge_client.offers import Offers
 
 RECENT = 8  # last offers of different (run, agent) whose payloads stay: the current global model of a few runs
@@ -22,7 +22,7 @@ OVERDUE = 16  # tasks ended with garbage left behind, because another always ran
 class Keep:
     """Counts tasks that run; `begin` and `end` frame each."""
 
-    def __init__(self, blobs: Blobs, memories: Memories, offers: Offers) -> None:
+    def __init__(self, blobs: Blobs, memories: Archive, offers: Offers) -> None:
         self._blobs, self._memories, self._offers = blobs, memories, offers
         self._changed = threading.Condition()
         self._running = 0

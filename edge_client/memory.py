@@ -141,6 +141,30 @@ class Memories:
             self._known[path] = None
 
 
+class Archive:
+    """Memories by server. A server that lost its state may have runs of the same names; they are not the same runs."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._of: dict[str, Memories] = {}
+
+    def of(self, server: str) -> Memories:
+        """Those of the server with this id, which it tells when the agent joins."""
+        return self._of.setdefault(server, Memories(self._folder / _segment(server)))
+
+    def records(self) -> Iterator[pb.Record]:
+        for memories in self._all():
+            yield from memories.records()
+
+    def forget(self, before: float) -> None:
+        for memories in self._all():
+            memories.forget(before)
+
+    def _all(self) -> list[Memories]:
+        known = {_segment(server): memories for server, memories in self._of.items()}
+        return [known.get(place.name) or Memories(place) for place in sorted(self._folder.glob("*"))]
+
+
 def _segment(name: str) -> str:
     """The name as one folder: quoted, never one that the file system reads as itself or its parent, never too long."""
     quoted = quote(name, safe="").replace(".", "%2E")

@@ -32,6 +32,7 @@ class InHand:
 
     offer: pb.Offer
     offer_bytes: int = 0  # on the wire
+    server: str = ""  # id of the server that made it
     withdrawn: threading.Event = field(default_factory=threading.Event)
     is_cancellable: bool = False
     is_submitting: bool = False
@@ -51,7 +52,7 @@ class Offers:
         self._running: list[InHand] = []
         self._is_closed = False
 
-    def put(self, offer: pb.Offer, offer_bytes: int = 0) -> None:
+    def put(self, offer: pb.Offer, offer_bytes: int = 0, server: str = "") -> None:
         """Enter an offer. Offered again while it waits, the newer one takes its place; while it runs, it runs on."""
         key = Key.of(offer.key)
         with self._changed:
@@ -59,9 +60,9 @@ class Offers:
                 return
             for task in self._waiting:
                 if task.key == key:
-                    task.offer, task.offer_bytes = offer, offer_bytes
+                    task.offer, task.offer_bytes, task.server = offer, offer_bytes, server
                     return
-            self._waiting.append(InHand(offer, offer_bytes))
+            self._waiting.append(InHand(offer, offer_bytes, server))
             self._changed.notify_all()
 
     def take(self) -> InHand | None:

@@ -49,6 +49,7 @@ class Presence:
         self._is_ending = False
         self._said = ""
         self.part_bytes = PART_BYTES
+        self.server = ""  # id of the one that it joined last
 
     def run(self) -> None:
         """Join, and join again, until `leave`."""
@@ -161,6 +162,7 @@ class Presence:
         with self._changed:
             if self._is_ending:
                 return
+            self.server = welcome.server
             if welcome.part_bytes:
                 self.part_bytes = min(welcome.part_bytes, self._hello.part_bytes or welcome.part_bytes)
             for event in self._kept:

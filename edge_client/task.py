@@ -12,7 +12,7 @@ from common.runfile import Run, from_blob
 from common.wire.limits import Limits
 from edge_client.executor import Executor
 from edge_client.job import AgentConfig, Failed, Finished, Job, Outcome, PreparedData, Skipped
-from edge_client.memory import Memories
+from edge_client.memory import Archive
 from edge_client.offers import InHand
 from edge_client.presence import Ending
 from edge_client.telling import Telling
@@ -29,7 +29,7 @@ class Desk:
 
     configs: Mapping[str, AgentConfig]
     blobs: Blobs
-    memories: Memories
+    memories: Archive
     transfers: Transfers
     executor: Executor
     tell: Callable[[pb.AgentEvent], None]
@@ -65,11 +65,12 @@ def _work_on(task: InHand, desk: Desk, traffic: Traffic, started: float) -> None
     run = _run_of(task, desk, traffic)
     keep_refused = _keeps_refused(run)
     if offer.key.kind != pb.PREPARE:
-        desk.memories.settle(offer, keep_refused=keep_refused)
-        held_step = desk.memories.held_step(key.run, key.agent)
+        desk.memories.of(task.server).settle(offer, keep_refused=keep_refused)
+        held_step = desk.memories.of(task.server).held_step(key.run, key.agent)
         if held_step != offer.memory_step:
             reason = f"expected the memory of step {offer.memory_step}, got {held_step} (-1: none)"
-            desk.memories.drop_pending(key.run, key.agent)  # the reply to the offer as it was; it will be another
+            # it is the reply to the offer as it was, and that will be another
+            desk.memories.of(task.server).drop_pending(key.run, key.agent)
             decline(task, desk, pb.OTHER_MEMORY, reason, memory_step=held_step)
             return
     pending = _pending_reply(task, desk)
@@ -102,20 +103,20 @@ def _keeps_refused(run: Run) -> bool:
 
 def _pending_reply(task: InHand, desk: Desk) -> pb.Pending | None:
     """The committed reply to this very offer: it is submitted again, the task never done again."""
-    pending = desk.memories.pending(task.key.run, task.key.agent)
+    pending = desk.memories.of(task.server).pending(task.key.run, task.key.agent)
     if pending is None or pending.reply.key != task.offer.key:
         return None
     lost = [ref for ref in pending.reply.record.payloads if not desk.blobs.has(ref.sha256)]
     if lost:  # the disk has lost what it said was durable
         log.error("reply_lost %s payloads=%d", task.key, len(lost))
-        desk.memories.drop_pending(task.key.run, task.key.agent)
+        desk.memories.of(task.server).drop_pending(task.key.run, task.key.agent)
         return None
     return pending
 
 
 def _execute(task: InHand, desk: Desk, *, keep_refused: bool) -> Outcome:
     key = task.key
-    held = desk.memories.held(key.run, key.agent)
+    held = desk.memories.of(task.server).held(key.run, key.agent)
     task.is_cancellable = not keep_refused  # what a purely local method has learnt stays, merged or not
     if task.withdrawn.is_set():
         raise Withdrawn
@@ -153,7 +154,7 @@ def _answer(
             if task.offer.key.kind == pb.WORK and task.offer.expects_reply:
                 pending = pb.Pending(reply=header, memory=outcome.memory)
                 desk.transfers.make_durable([*header.record.payloads, *pending.memory.payloads])
-                desk.memories.commit(pending)
+                desk.memories.of(task.server).commit(pending)
             _deliver(header, task, desk, traffic, keep_refused=keep_refused)
 
 
@@ -179,10 +180,10 @@ def _deliver(header: pb.RecordHeader, task: InHand, desk: Desk, traffic: Traffic
     try:
         receipt = desk.transfers.submit(header, task, traffic)
     except Withdrawn:
-        _settle_refused(header, desk, keep_refused=keep_refused)
+        _settle_refused(header, task, desk, keep_refused=keep_refused)
         raise
     if receipt.verdict != pb.ACCEPTED:
-        _settle_refused(header, desk, keep_refused=keep_refused)
+        _settle_refused(header, task, desk, keep_refused=keep_refused)
     log.info(
         "submitted %s verdict=%s wall_s=%.3f bytes_up=%d bytes_down=%d%s",
         key,
@@ -195,7 +196,7 @@ def _deliver(header: pb.RecordHeader, task: InHand, desk: Desk, traffic: Traffic
     desk.tell(pb.AgentEvent(transfer=traffic.report(header.key)))
 
 
-def _settle_refused(header: pb.RecordHeader, desk: Desk, *, keep_refused: bool) -> None:
-    pending = desk.memories.pending(header.key.run, header.key.agent)
+def _settle_refused(header: pb.RecordHeader, task: InHand, desk: Desk, *, keep_refused: bool) -> None:
+    pending = desk.memories.of(task.server).pending(header.key.run, header.key.agent)
     if pending is not None and pending.reply.key == header.key:  # evaluations have none
-        desk.memories.refused(header.key.run, header.key.agent, keep_refused=keep_refused)
+        desk.memories.of(task.server).refused(header.key.run, header.key.agent, keep_refused=keep_refused)

@@ -48,6 +48,7 @@ class Front:
         intake: Intake,
         blobs: Blobs,
         *,
+        server_id: str,
         remember: Callable[[pb.Hello], None],
         options: FrontOptions | None = None,
     ) -> None:
@@ -60,7 +61,7 @@ class Front:
         self.uploads = Uploads(intake, self._intake_pool, places=options.uploads, **share)
         self.downloads = Downloads(blobs, fleet, self._blobs_pool, **share)
         self.uploads.stall_s = self.downloads.stall_s = options.stall_s
-        welcome = pb.Welcome(server="fed-server", version=__version__, protocol=PROTOCOL)
+        welcome = pb.Welcome(server=server_id, version=__version__, protocol=PROTOCOL)
         welcome.part_bytes = options.part_bytes
         self.streams = Streams(fleet, self.downloads, self._blobs_pool, remember=remember, welcome=welcome)
         self.health = health.aio.HealthServicer()  # type: ignore[attr-defined]  # the stubs lack it

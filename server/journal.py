@@ -22,6 +22,9 @@ from server.events import Key
 FORMAT = 1  # of the tables below; a folder of a newer one is refused
 
 TABLES = """
+-- told to agents when they join: runs of the same name in another journal are other runs
+CREATE TABLE server(id TEXT NOT NULL);
+INSERT INTO server VALUES (lower(hex(randomblob(16))));
 CREATE TABLE hosts(host TEXT PRIMARY KEY, instance TEXT NOT NULL, hello BLOB NOT NULL, seen_at REAL NOT NULL);
 CREATE TABLE runs(
   run TEXT PRIMARY KEY, toml TEXT NOT NULL, blob BLOB NOT NULL, settled INTEGER NOT NULL DEFAULT 0,
@@ -85,6 +88,13 @@ class Journal:
         except BaseException:
             self._guard.close()
             raise
+
+    @property
+    def server_id(self) -> str:
+        row = self.row("SELECT id FROM server")
+        if row is None:
+            raise LocalFault(f"the journal in {self.folder} has lost the id of its server")
+        return str(row["id"])
 
     def close(self) -> None:
         with self._lock:

@@ -68,7 +68,7 @@ async def _serve(options: ServeOptions, journal: Journal, blobs: Blobs, fleet: F
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, _stop, stopping, loop)
     intake = Intake(journal, blobs, fleet.tell)
-    front = Front(fleet, intake, blobs, remember=remember(journal), options=options.front)
+    front = Front(fleet, intake, blobs, server_id=journal.server_id, remember=remember(journal), options=options.front)
     operations = Operations(runs, fleet)
     front.server.add_generic_rpc_handlers((operations.methods(guarded=True),))
     taken = front.listen(options.listen, options.tls)

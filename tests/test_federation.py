@@ -1,6 +1,7 @@
 """Whole federations of real processes on loopback, against what a plain loop computes."""
 
 import io
+import sqlite3
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from common.payloads import Weights
 from common.samples import from_arrays
 from common.wire import canonical, records
 from edge_client import learners
-from edge_client.memory import Memories
+from edge_client.memory import Archive
 from tests.methods import plain_loop
 from tests.processes import Federation, federation, write_data
 
@@ -100,9 +101,11 @@ def test_five_rounds_of_real_processes_equal_a_plain_loop(running: Federation, m
 
 def test_five_rounds_of_local_training_leave_each_agent_its_own_model(running: Federation):
     running.finished("local")
+    with sqlite3.connect(running.state / "journal.sqlite") as journal:
+        (server_id,) = journal.execute("SELECT id FROM server").fetchone()
     for name, expected in plain_loop.local(plain(running.folder), first_weights(), 5).items():
         home = running.folder / name
-        memories = Memories(home / "memory")
+        memories = Archive(home / "memory").of(server_id)
         pending = memories.pending("local", name)
         record = pending.memory if pending is not None else memories.held("local", name).memory
         blobs = Blobs(home / "blobs")

@@ -11,7 +11,7 @@ from common import pb
 from common.blobs import Blobs
 from edge_client import keep
 from edge_client.job import Failed, PreparedData, Skipped
-from edge_client.memory import Memories
+from edge_client.memory import Archive
 
 ERRORS = [code for code in grpc.StatusCode if code is not grpc.StatusCode.OK]
 
@@ -76,7 +76,7 @@ def test_reply_committed_before_a_kill_is_submitted_and_never_trained_again(devi
     """As after `kill -9` between commit and submit: the folder is all that is left."""
     offer = work(server, 0)
     done = device.executor().finished(_job(offer))
-    Memories(device.path / "memory").commit(
+    Archive(device.path / "memory").of("scripted").commit(
         pb.Pending(reply=pb.RecordHeader(key=offer.key, record=done.reply), memory=done.memory)
     )
     with device.running() as executor:
@@ -84,6 +84,19 @@ def test_reply_committed_before_a_kill_is_submitted_and_never_trained_again(devi
         header = server.reply()
     assert executor.jobs == []
     assert header.record == done.reply
+
+
+def test_reply_to_another_server_is_never_given_to_this_one(device: Device, server: Federation) -> None:
+    """A server that lost its state may have a run of the same name; what was trained for the old one is another."""
+    offer = work(server, 0)
+    done = device.executor().finished(_job(offer))
+    Archive(device.path / "memory").of("its predecessor").commit(
+        pb.Pending(reply=pb.RecordHeader(key=offer.key, record=done.reply), memory=done.memory)
+    )
+    with device.running() as executor:
+        server.offer(offer)
+        server.reply()
+    assert len(executor.jobs) == 1
 
 
 def test_same_offer_twice_is_worked_on_once(device: Device, server: Federation) -> None:

@@ -129,7 +129,7 @@ def running(
     async def serve() -> None:
         stop = asyncio.Event()
         try:
-            front = Front(fleet, spool, store, remember=remembered.append, options=options)
+            front = Front(fleet, spool, store, server_id="front", remember=remembered.append, options=options)
             front.server.add_generic_rpc_handlers(tuple(more))
             (taken,) = front.listen([parse_address(listen)], tls)
             await front.start()
