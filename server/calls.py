@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import logging
+import sqlite3
 from collections.abc import Callable
 from concurrent.futures import Executor
 from typing import NoReturn, TypeVar
@@ -59,9 +60,9 @@ async def failed(context: Context, call: str, error: Exception) -> NoReturn:
             await refuse(context, grpc.StatusCode.UNAVAILABLE, str(error))
         case ConfigError() | UnknownName():
             await refuse(context, grpc.StatusCode.FAILED_PRECONDITION, str(error))
-        case OSError(errno=errno.ENOSPC | errno.EDQUOT):
+        case _ if is_disk_full(error):  # said so that the agent keeps its reply and comes again, however long it takes
             log.error("disk_full call=%s error=%s", call, error)
-            text = f"the server's disk is full; nothing was lost, try again when there is room: {error}"
+            text = "the server's disk is full; nothing was lost, try again when there is room"
             await refuse(context, grpc.StatusCode.RESOURCE_EXHAUSTED, text, retry_after_s=60)
         case FederationError() | OSError():
             log.error("call_failed call=%s error=%s", call, error)
@@ -69,6 +70,18 @@ async def failed(context: Context, call: str, error: Exception) -> NoReturn:
         case _:
             log.error("call_failed call=%s", call, exc_info=error)
             await refuse(context, grpc.StatusCode.INTERNAL, f"fault in the server: {type(error).__name__}: {error}")
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Whether it, or what led to it, is a full disk."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        if isinstance(cause, sqlite3.Error) and getattr(cause, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
+            return True
+        cause = cause.__cause__
+    return False
 
 
 async def in_pool(pool: Executor, call: Callable[..., T], *args: object) -> T:

@@ -24,7 +24,7 @@ from running_front import (
 )
 
 from common import pb
-from common.errors import EXIT_ADDRESS, EXIT_IDENTITY, ConfigError, RemoteFault
+from common.errors import EXIT_ADDRESS, EXIT_IDENTITY, ConfigError, LocalFault, RemoteFault
 from server.events import Gone, Joined, Replied, Took
 from server.front import FEDERATION, FrontOptions
 from server.listen import Tls, check_exposed, parse_address, tls_from
@@ -240,10 +240,18 @@ def test_parts_of_a_refused_reply_give_the_receipt_that_says_so(shared: RunningF
     assert (last.receipt.verdict, last.receipt.reason) == (pb.REFUSED, "crc differs")
 
 
+def wrapped_full_disk() -> LocalFault:
+    """As what writes payloads raises it."""
+    fault = LocalFault("cannot write x: No space left on device")
+    fault.__cause__ = OSError(28, "No space left on device")
+    return fault
+
+
 @pytest.mark.parametrize(
     ("error", "code", "text"),
     [
         (OSError(28, "No space left on device"), grpc.StatusCode.RESOURCE_EXHAUSTED, "disk is full; nothing was lost"),
+        (wrapped_full_disk(), grpc.StatusCode.RESOURCE_EXHAUSTED, "disk is full; nothing was lost"),
         (ValueError("boom"), grpc.StatusCode.INTERNAL, "fault in the server: ValueError: boom"),
     ],
 )
