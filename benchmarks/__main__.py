@@ -11,6 +11,7 @@ from common.errors import EXIT_CONFIG, FederationError
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 EXTRA = ("rich", "matplotlib", "sklearn")
 EXIT_INTERRUPTED = 130
+PAGES = Path("docs/experiments")
 EPILOG = """examples:
   fed-bench quickstart                                    a real federation on this machine, about half a minute
   fed-bench run fashion_mnist_fedavg --out out/fmnist     an experiment that is shipped, by name
@@ -20,6 +21,8 @@ EPILOG = """examples:
   fed-bench table out/fmnist > table.md                   Markdown, of one or more output folders
   fed-bench partition quickstart --out partition.png      how the data are parted among the agents
   fed-bench overhead --out out/overhead                   the wire and the round, beside bare gRPC
+  fed-bench condense out/fmnist --out docs/experiments    results made small enough to be kept with the code
+  fed-bench page fedobp                                   docs/experiments/fedobp.md from the JSON beside it
 
 exit codes:
   0 all runs ended well     2 usage           10 run file or settings     11 cannot listen   12 certificates
@@ -49,7 +52,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _dispatch(args: argparse.Namespace) -> int:
     os.environ.update(ONE_THREAD)  # before numpy and torch are loaded: what is estimated here is what a fleet does
-    from benchmarks import commands, fleet  # rich and matplotlib load here, not for --help
+    from benchmarks import commands, fleet, keeping  # rich and matplotlib load here, not for --help
     from benchmarks.commands import Devices, Output
 
     with fleet.ended_by_signals():
@@ -66,6 +69,15 @@ def _dispatch(args: argparse.Namespace) -> int:
                 return commands.draw_plots(args.folder)
             case "partition":
                 return commands.draw_partition(args.experiment, args.out, commands.changes(args.set))
+            case "condense":
+                return keeping.condense(args.folder, args.out)
+            case "page":
+                return keeping.write_page(args.name, args.folder)
+            case "theory":
+                changes = commands.changes(args.set)
+                return keeping.theory(args.experiment, args.out, changes, rounds=args.rounds, n_agents=args.agents)
+            case "scoring":
+                return keeping.scoring(args.out)
             case _:
                 from benchmarks.overhead import report
 
@@ -112,6 +124,24 @@ def _parser() -> argparse.ArgumentParser:
     partition.add_argument("experiment", metavar="NAME|FILE.toml")
     _set(partition)
     partition.add_argument("--out", type=Path, default=Path("partition.png"), metavar="FILE.png")
+
+    condense = commands.add_parser("condense", help="results made small enough to be kept with the code")
+    condense.add_argument("folder", nargs="+", type=Path, metavar="DIR", help="output folder with a results.json")
+    condense.add_argument("--out", type=Path, default=PAGES, metavar="DIR", help=f"for NAME.json (default: {PAGES})")
+
+    page = commands.add_parser("page", help="a page of docs/experiments from the JSON beside it")
+    page.add_argument("name", metavar="NAME", help="fedobp, …")
+    page.add_argument("folder", nargs="?", type=Path, default=PAGES, metavar="DIR", help=f"(default: {PAGES})")
+
+    theory = commands.add_parser("theory", help="FedOBP's theory: what losing entries costs, by score and otherwise")
+    theory.add_argument("experiment", metavar="NAME|FILE.toml")
+    theory.add_argument("--rounds", type=int, default=5, metavar="N", help="of FedAvg before it is measured")
+    theory.add_argument("--agents", type=int, default=5, metavar="N", help="of the last round that are measured")
+    _set(theory)
+    theory.add_argument("--out", type=Path, default=Path("out/theory"), metavar="DIR")
+
+    scoring = commands.add_parser("scoring", help="FedOBP's scoring on the server: time and memory")
+    scoring.add_argument("--out", type=Path, default=Path("out/scoring"), metavar="DIR")
 
     overhead = commands.add_parser("overhead", help="the wire and the round, beside bare gRPC")
     overhead.add_argument("--only", choices=("round", "transfer", "memory", "idle"), help="one of its parts")

@@ -56,7 +56,7 @@ def run(folder: Path) -> Scoring:
     found = measured()
     folder.mkdir(parents=True, exist_ok=True)
     text = json.dumps(results.as_json(found), indent=1, allow_nan=False) + "\n"
-    files.write_durably(folder / "scoring.json", [text.encode()])
+    files.write_durably(folder / "fedobp_scoring.json", [text.encode()])
     return found
 
 

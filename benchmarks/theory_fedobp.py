@@ -87,7 +87,7 @@ def run(name: str, folder: Path, changed: Mapping[str, Any], *, rounds: int, n_a
     found = measured(learner, pairs, f"{stem}, {rounds} rounds", rounds)
     text = json.dumps(results.as_json(found), indent=1, allow_nan=False) + "\n"
     folder.mkdir(parents=True, exist_ok=True)
-    files.write_durably(folder / "theory.json", [text.encode()])
+    files.write_durably(folder / "fedobp_theory.json", [text.encode()])
     return found
 
 

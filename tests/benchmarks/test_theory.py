@@ -46,4 +46,4 @@ def test_the_highest_scores_matter_more_than_as_many_at_random(tmp_path: Path) -
     assert by_order["score"].rise > 2 * by_order["random"].rise
     assert by_order["score"].fall > 2 * by_order["random"].fall
     assert len(found.agents) == 3
-    assert (tmp_path / "theory.json").stat().st_size > 1000
+    assert (tmp_path / "fedobp_theory.json").stat().st_size > 1000
