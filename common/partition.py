@@ -177,8 +177,20 @@ def _limited(
         train, test = train[: data.limit], test[: round(len(test) * data.limit / n_train)]
     if data.shots is not None:
         drawn = rng.permutation(train)
+        _check_shots(data.shots, labels[train])
         train = np.sort(np.concatenate([drawn[labels[drawn] == c][: data.shots] for c in np.unique(labels[train])]))
     return train, test
+
+
+def _check_shots(shots: int, labels: Labels) -> None:
+    classes, counts = np.unique(labels, return_counts=True)
+    few = np.flatnonzero(counts < shots)
+    if len(few):
+        raise ConfigError(
+            f"[data] shots = {shots} training images of each class, but class {classes[few[0]]} has {counts[few[0]]} "
+            f"(and {len(few) - 1} others have too few); lower shots to {counts.min()} or leave it out for all images",
+            exit_code=EXIT_DATA,
+        )
 
 
 def _following(labels: Labels, pool: Positions, shares: list[Positions], rng: "np.random.Generator") -> list[Positions]:

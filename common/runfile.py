@@ -95,6 +95,7 @@ class DataSection:
     stratified: bool = True  # that share is of each class
     seed: int = 42
     shots: int | None = None  # images per class over all agents
+    n_classes: int | None = None  # the first so many classes of each data set, the rest is left out
     limit: int | None = None  # first so many training samples of the data set, before it is partitioned
     tasks: tuple[str, ...] = ()  # several data sets, agent i takes tasks[i % len(tasks)]
     holdout: float = 0.0

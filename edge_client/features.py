@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,8 +22,12 @@ from common.method import ModelSpec
 from common.samples import Labels, Samples, Source
 from edge_client import image_tower
 from edge_client.data.agent_data import AgentData
-from edge_client.data.folder import FolderSource, unreadable
+from edge_client.data.folder import unreadable
+from edge_client.data.pool import file_of
 from edge_client.feature_store import FeatureStore
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 BATCH = 16  # images through the tower at a time
 
@@ -103,8 +108,16 @@ class FeatureSource:
         return (*facts.map, facts.dim), np.dtype(np.float16)
 
     def _content(self, position: int) -> bytes:
-        if isinstance(self.source, FolderSource):
-            return self.source.content(position)
+        path = file_of(self.source, position)
+        if path is not None:
+            try:
+                return path.read_bytes()
+            except OSError as error:
+                raise unreadable(path, error) from error
+        pixels = self._pixels(position)
+        return b"%d %d %d " % pixels.shape + bytes(pixels.tobytes())
+
+    def _pixels(self, position: int) -> NDArray[np.uint8]:
         pixels = self.source.read(np.array([position]))[0]
         if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[-1] not in (1, 3):
             raise ConfigError(
@@ -112,32 +125,31 @@ class FeatureSource:
                 f"{pixels.shape} of {pixels.dtype}",
                 exit_code=EXIT_DATA,
             )
-        return b"%d %d %d " % pixels.shape + bytes(pixels.tobytes())
+        return np.asarray(pixels, np.uint8)
 
     def _encoded(self, contents: list[bytes], positions: list[int]) -> NDArray[np.float32]:
         how = encoders.preprocessing(self.encoder)
-        images = [self._pixels(c, p, how) for c, p in zip(contents, positions, strict=True)]
+        images = [self._prepared(c, p, how) for c, p in zip(contents, positions, strict=True)]
         return image_tower.opened(self.encoder)(np.stack(images), self.kind)
 
-    def _pixels(self, content: bytes, position: int, how: encoders.Preprocessing) -> NDArray[np.float32]:
+    def _prepared(self, content: bytes, position: int, how: encoders.Preprocessing) -> NDArray[np.float32]:
         from PIL import Image
 
-        if not isinstance(self.source, FolderSource):
-            pixels = np.squeeze(self.source.read(np.array([position]))[0])
-            return preprocessed(Image.fromarray(np.asarray(pixels, np.uint8)), how)
+        path = file_of(self.source, position)
+        if path is None:
+            pixels = self._pixels(position)
+            return preprocessed(Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels), how)
         try:
             with Image.open(io.BytesIO(content)) as image:
                 return preprocessed(image, how)
         except OSError as error:
-            raise unreadable(self.source.paths[position], error) from error
+            raise unreadable(path, error) from error
 
 
-def preprocessed(image: "object", how: encoders.Preprocessing) -> NDArray[np.float32]:
-    """A Pillow image -> (3, crop, crop): shorter side to `resize`, centre cut out, scaled, normalised."""
+def preprocessed(image: "Image.Image", how: encoders.Preprocessing) -> NDArray[np.float32]:
+    """(3, crop, crop): shorter side to `resize`, centre cut out, scaled, normalised."""
     from PIL import Image, ImageOps
 
-    if not isinstance(image, Image.Image):
-        raise TypeError(f"expected a Pillow image, got {type(image).__name__}")
     rgb = image.convert("RGB")
     shorter = min(rgb.size)
     width, height = (max(how.resize, side * how.resize // shorter) for side in rgb.size)

@@ -50,13 +50,8 @@ class FolderSource:
             out[place] = _decoded(self.paths[position], self.shape)
         return out
 
-    def content(self, position: int) -> bytes:
-        """The file as it is, for whoever decodes it in another size."""
-        path = self.paths[position]
-        try:
-            return path.read_bytes()
-        except OSError as error:
-            raise unreadable(path, error) from error
+    def file(self, position: int) -> Path:
+        return self.paths[position]
 
 
 def open_folder(root: Path, shape: tuple[int, ...] | None = None) -> Pool:

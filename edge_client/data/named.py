@@ -20,6 +20,7 @@ from edge_client.data import cifar, tiny_imagenet
 from edge_client.data.archive import open_npz
 from edge_client.data.folder import open_folder
 from edge_client.data.pool import Pool
+from edge_client.data.split_file import open_split, split_in
 from edge_client.data.stored import Stored, StoredSource
 
 NUMERALS = tuple("0123456789")
@@ -58,7 +59,8 @@ def open_named(name: str, shape: tuple[int, ...] | None = None) -> Pool:
     if name == tiny_imagenet.NAME:
         return _tiny_imagenet(root, shape[0] if shape is not None and len(shape) == 3 else tiny_imagenet.SIDE)
     if Path(name).name == name and (root / name).is_dir():
-        return open_folder(root / name, shape)
+        split = split_in(root / name)
+        return open_folder(root / name, shape) if split is None else open_split(split, shape)
     if Path(name).name == name and (root / f"{name}.npz").is_file():
         return open_npz(root / f"{name}.npz")
     there = [path.stem for path in root.iterdir() if path.is_dir() or path.suffix == ".npz"] if root.is_dir() else []

@@ -18,7 +18,8 @@ from edge_client.data.agent_data import AgentData, shown
 from edge_client.data.archive import open_npz
 from edge_client.data.folder import open_folder
 from edge_client.data.named import open_named
-from edge_client.data.pool import Pool
+from edge_client.data.pool import Pool, first_classes
+from edge_client.data.split_file import open_split
 
 Shape = tuple[int, ...]
 
@@ -32,10 +33,15 @@ def open_path(path: Path, agent: str, data: DataSection | None = None, shape: Sh
     data = DataSection() if data is None else data
     if not path.exists():
         raise ConfigError(
-            f"data {path} do not exist; expected a folder with one sub-folder of images per class, or an .npz",
+            f"data {path} do not exist; expected a folder with one sub-folder of images per class, an .npz, or the "
+            f".json of a CoOp split",
             exit_code=EXIT_DATA,
         )
-    pool = open_folder(path, shape) if path.is_dir() else open_npz(path)
+    if path.is_dir():
+        pool = open_folder(path, shape)
+    else:
+        pool = open_split(path, shape) if path.suffix == ".json" else open_npz(path)
+    pool = first_classes(pool, data.n_classes)
     train = np.arange(pool.n_train)
     if pool.n_test is None:
         part = apart(data, pool.source.labels, train, seeds.generator(data.seed, agent, "split"))
@@ -58,7 +64,7 @@ def open_part(data: DataSection, index: pb.DataIndex, shape: Shape | None = None
     names = data.tasks or (data.name,)
     which, place = index.index % len(names), index.index // len(names)
     of = len(range(which, data.parted_among or n_agents, len(names)))
-    pool = open_named(names[which], shape)
+    pool = first_classes(open_named(names[which], shape), data.n_classes)
     section = dataclasses.replace(data, name=names[which], tasks=(), classes=None, taxonomy=None, without=())
     return _without(_data(pool, _parts(section, pool, of)[place], None), data.without)
 
