@@ -250,7 +250,7 @@ def with_all_methods(file: RunFile) -> RunFile:
     there = {row.set.get("run.method", file.run.method) for row in file.row}
     rows = list(file.row)
     for name in methods.names():
-        if name not in there:
+        if name not in there and getattr(methods.load(name), "MODEL", file.model.name) == file.model.name:
             row = Row(name, {"run.method": name})
             with contextlib.suppress(
                 FederationError

@@ -7,13 +7,15 @@ import numpy as np
 
 from benchmarks.experiment import Chain, Planned, n_agents
 from benchmarks.results import Results
+from common import models
 from common.method import ModelSpec, Training
 from common.runfile import RunFile
 from common.samples import view
 from common.seeds import generator
 from edge_client import learners
 from edge_client.data.named import open_named
-from edge_client.data.pool import Pool
+from edge_client.data.pool import Pool, first_classes
+from edge_client.features import feature_source, needs_features
 from edge_client.prepare import model_input
 
 MEASURE_S = 0.3
@@ -53,7 +55,8 @@ def _run(plan: Planned, found: Results, n_processes: int, per_sample: dict[tuple
         return sum(before) / len(before)
     file = plan.file
     shape = model_input(ModelSpec(file.model.name, file.model.options))
-    pools = [open_named(name, shape) for name in file.data.tasks or (file.data.name,)]
+    names = file.data.tasks or (file.data.name,)
+    pools = [first_classes(open_named(name, shape), file.data.n_classes) for name in names]
     key = (file.model.name, str(file.model.options), file.objective.name, file.optimiser.batch, pools[0].name)
     if key not in per_sample:
         per_sample[key] = _sample_seconds(file, pools[0])
@@ -89,7 +92,8 @@ def _samples_per_round(file: RunFile, pools: list[Pool]) -> float:
 
 def _sample_seconds(file: RunFile, pool: Pool) -> float:
     """Seconds that one training sample costs here, measured on two batches of the data set, over and over."""
-    spec, objective = ModelSpec(file.model.name, file.model.options), file.objective
+    objective = file.objective
+    spec = models.with_classes(ModelSpec(file.model.name, file.model.options), pool.classes)
     learner = learners.make(
         learner_of(file),
         spec,
@@ -98,7 +102,8 @@ def _sample_seconds(file: RunFile, pool: Pool) -> float:
         objective_options=objective.options,
     )
     rng = generator(0, "estimate")
-    samples = view(pool.source, len(pool.classes)).take(np.arange(min(2 * file.optimiser.batch, pool.n_train)))
+    source = feature_source(pool.source, spec) if needs_features(spec) else pool.source
+    samples = view(source, len(pool.classes)).take(np.arange(min(2 * file.optimiser.batch, pool.n_train)))
     training = Training(objective.name, objective.options, lr=0.0, batch=file.optimiser.batch)
     weights = learner.initial(rng)
     learner.fit(weights, samples, training, rng=rng)  # warms the libraries up

@@ -24,6 +24,7 @@ from common.payloads import Payload, Weights
 from common.samples import Samples
 
 __all__ = ["Config", "Memory", "Reply", "State", "Task", "init", "merge", "plan", "predict", "result", "work"]
+MODEL = "prompted"  # the only one that it works on
 CONTRAST = "text_contrast"
 
 

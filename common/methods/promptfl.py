@@ -19,6 +19,8 @@ from common.methods.fedavg import some_samples
 from common.payloads import Payload, Prompt
 from common.samples import Samples
 
+MODEL = "prompted"  # the only one that it works on
+
 
 @dataclass(frozen=True)
 class Config:

@@ -24,6 +24,8 @@ from common.payloads import Payload, Prompt, Prototypes, Weights
 from common.prototypes import Known, Privacy, Weighting
 from common.samples import Samples
 
+MODEL = "prompted"  # the only one that it works on
+
 
 @dataclass(frozen=True)
 class Config:

@@ -16,6 +16,8 @@ from common.method import AgentInfo, Model, RunSpec, Scores, Site, Step
 from common.payloads import Payload, Weights
 from common.samples import Samples
 
+MODEL = "prompted"  # the only one that it works on
+
 
 @dataclass(frozen=True)
 class Config:
