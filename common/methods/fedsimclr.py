@@ -52,7 +52,7 @@ class Memory:
     scale: float = 0.0  # FedEMA's lambda, fixed when the agent first mixes
 
 
-def init(run: RunSpec[Config], model: Model, start: Mapping[str, Payload], rng: np.random.Generator) -> State:
+def init(run: RunSpec[Config], model: Model, start: Mapping[str, Payload], rng: "np.random.Generator") -> State:
     if not any(spec.part == "objective" for spec in model.parameters().values()):
         raise ConfigError(
             "fedsimclr trains without labels, under an objective with a projection head: set [objective] name = "
@@ -87,7 +87,7 @@ def _mixed(common: Weights, memory: Memory, mixing: float) -> tuple[Weights, flo
     share = min(scale * distance, 1.0)
     arrays: dict[str, Array] = {}
     for name, gap in zip(params, apart, strict=True):
-        arrays[name] = (common[name] + share * gap).astype(common[name].dtype)
+        arrays[name] = np.add(common[name], share * gap, dtype=np.float64).astype(common[name].dtype)
     return common.updated(arrays), scale
 
 

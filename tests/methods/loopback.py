@@ -262,8 +262,8 @@ class Loopback:
     def info(self, name: str) -> AgentInfo:
         data = self.data[name]
         counts = tuple(int(n) for n in data.train.counts())
-        digest = bytes([data.train.n_classes]) * 32
-        facts = DataFacts("tiny", len(counts), digest, len(data.train), len(data.test), len(data.unlabelled), counts)
+        digest, task = bytes([len(counts)]).hex() * 32, f"tiny{len(counts)}"  # other classes are another data set
+        facts = DataFacts(task, len(counts), digest, len(data.train), len(data.test), len(data.unlabelled), counts)
         step = self.memories[name][0] if name in self.memories else -1
         return AgentInfo(name, facts, memory_step=step, reports=tuple(self.reports[name].values()))
 

@@ -183,12 +183,12 @@ def test_an_objective_that_needs_labels_is_refused(tmp_path: Path) -> None:
         def parameters(self, **variant: Scalar) -> Mapping[str, Spec]:  # type: ignore[override]
             return {n: s for n, s in SPECS.items() if s.part != "objective"}
 
-    with pytest.raises(ConfigError, match="set .objective. name = 'simclr', got 'cross_entropy'"):
+    with pytest.raises(ConfigError, match=r"set .objective. name = 'simclr', got 'cross_entropy'"):
         loopback(fedsimclr, replace(BY_HAND, model=Supervised()), tmp_path)
 
 
 def test_batches_of_one_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="contrast needs two images in a batch: raise .optimiser. batch, got 1"):
+    with pytest.raises(ConfigError, match=r"contrast needs two images in a batch: raise .optimiser. batch, got 1"):
         loopback(fedsimclr, replace(BY_HAND, training=Training(batch=1)), tmp_path)
 
 
@@ -204,7 +204,7 @@ def test_a_backbone_of_another_architecture_is_refused_by_its_first_tensor(tmp_p
     other = Weights({"trunk.weight": np.ones(5, np.float32)})
     with pytest.raises(ConfigError, match=r"'trunk.weight' must be \[2\], got \[5\]"):
         loopback(fedsimclr, replace(BY_HAND, start={"weights": other}), tmp_path)
-    with pytest.raises(ConfigError, match="the model has no tensor 'layer1.weight'"):
+    with pytest.raises(ConfigError, match=r"the model has no tensor 'layer1\.weight'"):
         loopback(fedsimclr, replace(BY_HAND, start={"weights": Weights({"layer1.weight": np.ones(1)})}), tmp_path)
 
 
