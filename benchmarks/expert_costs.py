@@ -134,7 +134,7 @@ def _activations(name: str, options: tuple[tuple[str, Any], ...], n_classes: int
 
     owned = {p.untyped_storage().data_ptr() for p in net.parameters()}
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        net(torch.zeros(batch, channels, height, width)).sum()
+        net.classifier(net.features(torch.zeros(batch, channels, height, width)))
     return sum(size for place, size in saved.items() if place not in owned)
 
 

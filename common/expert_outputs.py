@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 
 from common import decoding
 from common.errors import RemoteFault
-from common.experts import Family, learner_of
-from common.method import Scores, Site
+from common.experts import Family, learner_of, seen
+from common.method import Learner, Scores, Site
 from common.payloads import Weights
 from common.samples import Samples
 from common.taxonomy import Taxonomy
@@ -28,15 +28,17 @@ def outputs(
     inputs: Samples,
 ) -> decoding.Experts:
     """Log-probabilities of a node's children for some of the inputs; each row goes through an expert once."""
-    plain = inputs.unlabelled()
+    plain = seen(inputs.unlabelled(), trunk, site)
+    learners: dict[str, Learner] = {}
     known: dict[str, NDArray[np.float64]] = {}
 
     def ask(node: str, rows: NDArray[np.int64]) -> NDArray[np.float64]:
         found = known.setdefault(node, np.full((len(inputs), len(family.tree.children[node])), np.nan))
         missing = rows[np.isnan(found[rows, 0])]
         if len(missing):
-            learner, samples = learner_of(family, node, plain.take(missing), trunk, site)
-            logits = learner.scores(experts[node], samples).astype(np.float64)
+            if node not in learners:
+                learners[node] = learner_of(family, node, plain, site)
+            logits = learners[node].scores(experts[node], plain.take(missing)).astype(np.float64)
             found[missing] = family.by_child(node, _log_softmax(logits / temperatures.get(node, 1.0)))
         return found[rows]
 
@@ -80,7 +82,8 @@ def losses(
     for node in (n for n in family.tree.children if n in experts):
         mine = site.data.holdout.relabel(family.labels(node), len(family.outputs(node)))
         if len(mine):
-            learner, samples = learner_of(family, node, mine, trunk, site)
+            samples = seen(mine, trunk, site)
+            learner = learner_of(family, node, samples, site)
             logits, rows = learner.scores(experts[node], samples).astype(np.float64), np.arange(len(mine))
             each = [_log_softmax(logits / t)[rows, mine.labels] for t in TEMPERATURES]
             yield node, tuple(float(-log_p.sum()) for log_p in each)

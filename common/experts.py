@@ -257,7 +257,8 @@ def trained(
             batch = batch_of(len(mine), site.training.batch, site.run.config.least_steps)
             training = replace(site.training, batch=batch, lr=site.training.lr * lr.get(node, 1.0))
             with site.span(expert_schedule.span(node), len(mine)):
-                learner, samples = learner_of(family, node, mine, trunk, site)
+                samples = seen(mine, trunk, site)
+                learner = learner_of(family, node, samples, site)
                 fitted = learner.fit(experts[node], samples, training, rng=site.rng)
             yield node, len(mine), fitted.weights
 
@@ -267,13 +268,17 @@ def batch_of(n_samples: int, batch: int, least_steps: int) -> int:
     return min(batch, max(SMALL_BATCH, n_samples // least_steps))
 
 
-def learner_of(
-    family: Family, node: str, samples: Samples, trunk: Weights | None, site: Site[Any]
-) -> tuple[Learner, Samples]:
-    """A node's learner and what it works on: the samples, or on a trunk their features."""
-    variant: dict[str, Any] = dict(family.variant(node))
+def seen(samples: Samples, trunk: Weights | None, site: Site[Any]) -> Samples:
+    """What experts see of samples: themselves, or on a trunk their features, (n, dim)."""
     if trunk is None:
-        return site.learner(**variant), samples
-    features = site.learner(n_classes=0).embed(trunk, samples)
-    learner = site.learner(model="linear", input=str(features.shape[1]), **variant)
-    return learner, from_arrays(features, samples.labels, samples.n_classes)
+        return samples
+    return from_arrays(site.learner(n_classes=0).embed(trunk, samples), samples.labels, samples.n_classes)
+
+
+def learner_of(family: Family, node: str, samples: Samples, site: Site[Any]) -> Learner:
+    """The learner of a node's expert, for samples as experts see them."""
+    variant: dict[str, Any] = dict(family.variant(node))
+    if not family.on_trunk:
+        return site.learner(**variant)
+    dim = samples.read(np.zeros(1, np.int64)).shape[1]
+    return site.learner(model="linear", input=str(dim), **variant)
