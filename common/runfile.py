@@ -178,6 +178,7 @@ class Row:
     label: str
     set: Mapping[str, Any] = field(default_factory=dict)  # Any: a value of a TOML file
     seeds: tuple[int, ...] = ()  # instead of the experiment's
+    stages: tuple[str, ...] = ()  # of the file's, those that this row has; none named: all
 
 
 @dataclass(frozen=True)
@@ -270,17 +271,32 @@ def with_overrides(file: RunFile, changes: Mapping[str, Any], where: str = "--se
 
 
 def expand(file: RunFile) -> Iterator[Variant]:
-    """The runs of a file, rows outside, stages inside; a stage starts from the one before unless it says otherwise."""
+    """The runs of a file, rows outside, stages inside; a stage starts from the one before unless it says otherwise.
+
+    Where it names one that its row leaves out, it starts from the seed: the row is a control.
+    """
     for row in file.row or (Row(label=file.run.method),):
         base = _without_tables(file, row.set, f"row {row.label!r}")
+        stages, left_out = _stages_of(row, file.stage)
         previous = ""
-        for stage in file.stage or (Stage(name=""),):
+        for stage in stages:
             changes = dict(stage.set)
-            if previous and "run.init_from" not in changes:
+            if changes.get("run.init_from") in left_out:
+                del changes["run.init_from"]
+            elif previous and "run.init_from" not in changes:
                 changes["run.init_from"] = previous
             done = with_overrides(base, changes, f"stage {stage.name!r}") if changes else base
             previous = stage.name
             yield Variant(row.label, stage.name, done)
+
+
+def _stages_of(row: Row, stages: tuple[Stage, ...]) -> tuple[tuple[Stage, ...], frozenset[str]]:
+    """The stages of a row, and the names of those that it leaves out."""
+    known = [stage.name for stage in stages]
+    if unknown := [name for name in row.stages if name not in known]:
+        raise ConfigError(f"row {row.label!r} names stage {unknown[0]!r}; the file has {', '.join(known) or 'none'}")
+    kept = tuple(stage for stage in stages if not row.stages or stage.name in row.stages)
+    return kept or (Stage(name=""),), frozenset(known) - {stage.name for stage in kept}
 
 
 def to_toml(file: RunFile) -> str:

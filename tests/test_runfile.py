@@ -125,3 +125,19 @@ def test_an_override_is_checked_like_the_file():
 def test_a_blob_that_is_no_run_is_the_senders_fault(blob):
     with pytest.raises(RemoteFault):
         runfile.from_blob(blob)
+
+
+def test_a_row_may_leave_out_stages_and_then_starts_from_the_seed():
+    text = GOOD + (
+        '[[row]]\nlabel = "A"\n[[row]]\nlabel = "B"\nstages = ["three"]\n'
+        '[[stage]]\nname = "one"\n[[stage]]\nname = "two"\n'
+        '[[stage]]\nname = "three"\nset = {"run.init_from" = "one"}\n'
+    )
+    found = [(v.label, v.stage, v.file.run.init_from) for v in runfile.expand(runfile.parse(text, "t"))]
+    assert found == [("A", "one", ""), ("A", "two", "one"), ("A", "three", "one"), ("B", "three", "")]
+
+
+def test_a_row_that_names_an_unknown_stage_is_refused():
+    text = GOOD + '[[row]]\nlabel = "A"\nstages = ["tow"]\n[[stage]]\nname = "two"\n'
+    with pytest.raises(ConfigError, match="row 'A' names stage 'tow'; the file has two"):
+        list(runfile.expand(runfile.parse(text, "t")))
