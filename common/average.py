@@ -1,7 +1,7 @@
 """Means over agents that hold one running sum each, whatever the number of replies."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from common.errors import QuorumMissed, RemoteFault
 from common.payloads import Array, Weights
 
+_BLOCK = 1 << 17  # entries
 Bits = Mapping[str, NDArray[np.bool_]]
 
 
@@ -87,11 +88,8 @@ class RunningMean:
             if is_counter(self._like, name):
                 self._peaks[name] = np.maximum(self._peaks[name], array) if name in self._peaks else array
                 continue
-            scaled = np.asarray(np.multiply(array, mass, dtype=np.float64))
-            if name in own:
-                scaled[own[name]] = 0
-            total = self._sums.get(name)
-            self._sums[name] = scaled if total is None else np.add(total, scaled, out=total)
+            total = self._sums.setdefault(name, np.zeros(array.shape, np.float64))
+            _add_scaled(total, array, mass, own.get(name))
             shared = mass * ~own[name] if name in own else mass
             self._masses[name] = np.asarray(np.add(self._masses.get(name, 0.0), shared))
 
@@ -110,8 +108,28 @@ class RunningMean:
         return Weights(means, like.kinds)
 
 
+def _add_scaled(total: NDArray[np.float64], array: Array, mass: float, own: NDArray[np.bool_] | None) -> None:
+    """Add mass * array to the sum, but for the agent's own entries."""
+    sums, values = total.reshape(-1), array.reshape(-1)
+    for block in _blocks(values.size):
+        scaled = np.multiply(values[block], mass, dtype=np.float64)
+        if own is not None:
+            scaled[own.reshape(-1)[block]] = 0
+        sums[block] += scaled
+
+
 def _divided(total: NDArray[np.float64], mass: NDArray[np.float64], before: Array) -> Array:
-    return np.divide(total, mass, out=before.astype(np.float64), where=mass > 0).astype(before.dtype)
+    mean = np.array(before)
+    means, sums, masses = mean.reshape(-1), total.reshape(-1), np.broadcast_to(mass, total.shape).reshape(-1)
+    for block in _blocks(means.size):
+        is_shared = masses[block] > 0
+        np.divide(sums[block], masses[block], out=means[block], where=is_shared, casting="same_kind")
+    return mean
+
+
+def _blocks(size: int) -> Iterator[slice]:
+    """Pieces that stay in the cache: what is held beside the sum is a megabyte, not another model."""
+    return (slice(start, start + _BLOCK) for start in range(0, size, _BLOCK))
 
 
 def is_counter(weights: Weights, name: str) -> bool:
