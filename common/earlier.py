@@ -4,9 +4,9 @@ import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from common import saliency
+from common import entries, saliency
 from common.errors import LocalFault, RemoteFault
-from common.payloads import Weights
+from common.payloads import Encoding, Mask, Sparse, Weights
 from common.store import AgentStore
 
 log = logging.getLogger(__name__)
@@ -45,3 +45,13 @@ def choose(
     except (LocalFault, RemoteFault) as fault:
         log.warning('earlier_upload_unusable agent=%s starts_from=common reason="%s"', agent, fault)
         return None
+
+
+def sent(
+    earlier: Earlier, chosen: saliency.Chosen, form: entries.Form, memory_step: int, encoding: Encoding
+) -> Mask | Sparse | None:
+    """What goes down of the chosen entries; as values where the device does not hold the upload that was scored."""
+    if not entries.count(chosen.bits):
+        return None
+    holds_it = 0 <= earlier.step == memory_step
+    return entries.in_form(form if holds_it else "values", earlier.weights, chosen.bits, encoding)

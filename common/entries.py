@@ -42,7 +42,16 @@ def mask_bytes(bits: Bits) -> int:
 
 
 def values_bytes(bits: Bits, encoding: Encoding) -> int:
-    return count(bits) * (_INDEX_BYTES + (2 if encoding in ("float16", "bfloat16") else 4))
+    return count(bits) * bytes_of_one(encoding)
+
+
+def sparse_bytes(given: Sparse, encoding: Encoding) -> int:
+    return sum(tensor.indices.size for tensor in given.tensors.values()) * bytes_of_one(encoding)
+
+
+def bytes_of_one(encoding: Encoding) -> int:
+    """Of one entry as index and value."""
+    return _INDEX_BYTES + (2 if encoding in ("float16", "bfloat16") else 4)
 
 
 def in_form(form: Form, own: Weights, bits: Bits, encoding: Encoding) -> Mask | Sparse:

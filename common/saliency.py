@@ -26,16 +26,22 @@ Bits = Mapping[str, NDArray[np.bool_]]
 
 @dataclass(frozen=True)
 class Rule:
-    """How personal entries are chosen: above the q-quantile of a score, of which `ema` is the old value's share."""
+    """How personal entries are chosen: above the q-quantile of a score, of which `ema` is the old value's share.
+
+    With `times` above 0: those above that multiple of the mean score, however many they are.
+    """
 
     score: Form
     q: float
     ema: float
     norm: Norm
+    times: float = 0.0
 
     def __post_init__(self) -> None:
         if not 0 <= self.q <= 1 or not 0 <= self.ema < 1:
             raise ValueError(f"q must be in [0, 1] and ema in [0, 1), got q {self.q}, ema {self.ema}")
+        if not 0 <= self.times < math.inf:
+            raise ValueError(f"times must be finite and not negative, got {self.times}")
 
 
 @dataclass(frozen=True)
@@ -60,8 +66,14 @@ def choose(
         RemoteFault: as `scores`.
     """
     running = blended(scores(rule.score, own, base, names, gradients), before, rule.ema)
-    ranked = layer_normalised(running) if rule.norm == "layer" else running
-    return Chosen(above_quantile(ranked, rule.q), running)
+    values = ranked(rule, running)
+    bits = above_mean(values, rule.times) if rule.times else above_quantile(values, rule.q)
+    return Chosen(bits, running)
+
+
+def ranked(rule: Rule, running: Scored) -> Scored:
+    """What the entries of all tensors are compared by."""
+    return layer_normalised(running) if rule.norm == "layer" else running
 
 
 def choose_on_agent(
@@ -149,6 +161,14 @@ def layer_normalised(values: Scored) -> dict[str, Floats]:
         return np.asarray((score - low) / (high - low)) if high > low else np.zeros_like(score)
 
     return {name: one(score) for name, score in values.items()}
+
+
+def above_mean(values: Scored, times: float) -> dict[str, NDArray[np.bool_]]:
+    """True where a score is above `times` the mean of all scores, summed in float64 tensor by tensor."""
+    n = sum(score.size for score in values.values())
+    total = sum(float(score.sum(dtype=np.float64)) for score in values.values())
+    bar = times * total / n if n else 0.0
+    return {name: np.asarray(score > bar) for name, score in values.items()}
 
 
 def above_quantile(values: Scored, q: float) -> dict[str, NDArray[np.bool_]]:

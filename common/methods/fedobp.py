@@ -18,7 +18,7 @@ from typing import Literal
 
 import numpy as np
 
-from common import earlier, entries, personal, saliency
+from common import earlier, entries, personal, quantile_rule, saliency
 from common.average import mean_of_shared
 from common.earlier import Earlier
 from common.method import AgentInfo, Model, RunSpec, Scores, Site, Step
@@ -32,6 +32,8 @@ from common.store import AgentStore
 @dataclass(frozen=True)
 class Config:
     q: float = 0.9999
+    times: float = 0.0  # instead of q: scores above so many times their mean are personal
+    budget_bytes: int = 0  # instead of q: as many entries as these bytes carry as index and value
     score: saliency.Form = "obd"
     score_on: Literal["server", "agent"] = "server"
     ema: float = 0.0
@@ -46,12 +48,12 @@ class Config:
         by_agent, for_server = self.score_on == "agent", self.aggregate == "shared" or self.first_contact == "initial"
         if by_agent and for_server:
             raise ValueError("aggregate = 'shared' and first_contact = 'initial' need score_on = 'server'")
-        if not by_agent and self.rule.score in saliency.NEEDS_DATA:
+        if not by_agent and self.rule().score in saliency.NEEDS_DATA:
             raise ValueError(f"score = {self.score!r} needs the agent's data: score_on = 'agent'")
+        quantile_rule.check_one_of(self.times, self.budget_bytes, by_agent=by_agent)
 
-    @property
-    def rule(self) -> saliency.Rule:
-        return saliency.Rule(self.score, self.q, self.ema, self.norm)
+    def rule(self, q: float | None = None) -> saliency.Rule:
+        return saliency.Rule(self.score, self.q if q is None else q, self.ema, self.norm, self.times)
 
 
 @dataclass(frozen=True)
@@ -87,19 +89,17 @@ def plan(
 ) -> Iterator[tuple[AgentInfo, Task]]:
     common = fedavg.Task(state.common.weights, state.common.first)
     for agent in agents:
-        own: Mask | Sparse | None = None
-        found = _chosen(run, state, agent.name)
-        if found is not None and entries.count(found[1].bits):
-            upload, bits = found[0], found[1].bits
-            form = run.config.form if 0 <= upload.step == agent.memory_step else "values"
-            own = entries.in_form(form, upload.weights, bits, run.encodings.down)
+        found = chosen_for(run, state, agent.name)
+        own = found and earlier.sent(*found, run.config.form, agent.memory_step, run.encodings.down)
         yield agent, Task(common, own)
 
 
-def _chosen(run: RunSpec[Config], state: State, agent: str) -> tuple[Earlier, saliency.Chosen] | None:
+def chosen_for(run: RunSpec[Config], state: State, agent: str) -> tuple[Earlier, saliency.Chosen] | None:
     base = run.down(state.common.weights)
     first = None if state.initial is None else run.down(state.initial)
-    return earlier.choose(run.config.rule, state.earlier, agent, base, state.scored, else_from=first)
+    n, budget = sum(base[name].size for name in state.scored), run.config.budget_bytes
+    q = quantile_rule.of_bytes(n, budget, run.encodings.down) if budget else run.config.q
+    return earlier.choose(run.config.rule(q), state.earlier, agent, base, state.scored, else_from=first)
 
 
 def work(task: Task, memory: Memory, site: Site[Config]) -> tuple[Reply, Memory]:
@@ -116,7 +116,7 @@ def _start(task: Task, memory: Memory, site: Site[Config]) -> tuple[Weights, sal
     base, held, config = task.common.weights, memory.weights, site.run.config
     if config.score_on == "agent" and held is not None:
         own = personal.whole(site, site.learner(), [task.common.first, memory.common.own, held])
-        chosen = saliency.choose_on_agent(config.rule, own, base, config.only, site, memory.score)
+        chosen = saliency.choose_on_agent(config.rule(), own, base, config.only, site, memory.score)
         return entries.restored(base, site.run.down(own), chosen.bits), chosen
     chosen = saliency.Chosen(entries.bits_of(task.own), {})
     return entries.put_back(base, task.own, held and site.run.down(held)), chosen
@@ -128,7 +128,7 @@ def merge(run: RunSpec[Config], state: State, replies: Iterator[tuple[AgentInfo,
     def parts() -> Iterator[tuple[str, float, Weights, saliency.Bits]]:
         nonlocal uploads
         for agent, reply in replies:
-            found = _chosen(run, state, agent.name) if config.ema or config.aggregate == "shared" else None
+            found = chosen_for(run, state, agent.name) if config.ema or config.aggregate == "shared" else None
             own = found[1].bits if found and config.aggregate == "shared" else {}
             yield agent.name, reply.n_samples, reply.weights, own
             if config.score_on == "server":

@@ -38,6 +38,8 @@ CASES = (
     Case("gradient", fedobp.Config(q=0.5, score_on="agent", score="gradient", bn="local"), keeps_memory=True),
     Case("first contact", fedobp.Config(q=0.5, first_contact="initial"), keeps_memory=True),
     Case("left out of the mean", fedobp.Config(q=0.5, aggregate="shared", bn="local"), keeps_memory=True),
+    Case("scores above their mean", fedobp.Config(times=2, ema=0.5), keeps_memory=True),
+    Case("a budget of bytes", fedobp.Config(budget_bytes=40, form="values")),
     Case("head of the agent", fedobp.Config(q=0.5, only=("trunk",)), head="agent", keeps_memory=True),
 )
 PLAIN = Case("plain", fedobp.Config(q=0.5, form="values"), keeps_memory=True)
@@ -122,7 +124,7 @@ def test_the_running_score_by_hand(tmp_path: Path) -> None:
     assert fleet.state.earlier.get("b").score is None
     fleet.rounds(1)
     assert fleet.state.earlier.get("b").score["trunk.weight"] == [1.5]
-    _, chosen = fedobp._chosen(fleet.run, fleet.state, "b")  # type: ignore[misc]
+    _, chosen = fedobp.chosen_for(fleet.run, fleet.state, "b")  # type: ignore[misc]
     assert chosen.running["trunk.weight"] == [1.96875]
 
 
