@@ -3,13 +3,27 @@
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
+import numpy as np
+
 from common import personal
 from common.errors import ConfigError, RemoteFault
-from common.method import AgentInfo, Spec
-from common.payloads import Weights
+from common.method import AgentInfo, Model, Spec
+from common.payloads import Payload, Weights
 
 Tune = Literal["head", "last", "all"]
 BatchNorm = Literal["average", "local", "re-estimated"]
+
+
+def trunk(model: Model, given: Payload | None, rng: np.random.Generator) -> Weights:
+    """A backbone without a head: the given one, checked against the model, or the model's first draw."""
+    start = {} if given is None else {"weights": given}
+    return personal.first_weights(model, start, rng).without(personal.head(model.parameters()))
+
+
+def given(start: Mapping[str, Payload], prefix: str) -> dict[str, Weights]:
+    """Those weights of an earlier run's result whose names begin so, by the rest of their names."""
+    found = {name.removeprefix(prefix): start[name] for name in start if name.startswith(prefix)}
+    return {name: payload for name, payload in found.items() if isinstance(payload, Weights)}
 
 
 def moving(parameters: Mapping[str, Spec], tune: Tune) -> tuple[str, ...]:
@@ -21,11 +35,23 @@ def moving(parameters: Mapping[str, Spec], tune: Tune) -> tuple[str, ...]:
     return tuple(name for name in trunk if tune == "all" or name.partition(".")[0] == last)
 
 
+def shared(parameters: Mapping[str, Spec], tune: Tune, rule: BatchNorm) -> tuple[str, ...]:
+    """What moves of the trunk and does not stay with an agent."""
+    stays = own_norm(parameters, rule)
+    return tuple(name for name in moving(parameters, tune) if name not in stays)
+
+
 def own_norm(parameters: Mapping[str, Spec], rule: BatchNorm) -> tuple[str, ...]:
     """What stays with an agent of batch norm: nothing, its layers, or their statistics."""
     if rule == "re-estimated":
         return tuple(name for name in personal.batch_norm(parameters, "local") if parameters[name].kind != "param")
     return personal.batch_norm(parameters, rule)
+
+
+def need_labels(parameters: Mapping[str, Spec], objective: str) -> None:
+    """Raises ConfigError when the model is of an objective that trains without labels."""
+    if any(spec.part == "objective" for spec in parameters.values()):
+        raise ConfigError(f"heads are trained with labels: set [objective] name = 'cross_entropy', got {objective!r}")
 
 
 def check_classes(before: Sequence[str], now: Sequence[str]) -> None:

@@ -1,29 +1,29 @@
 """FedSimCLR: agents pre-train one common backbone on images without labels, the server averages it.
 
-Source: Chen et al., SimCLR, ICML 2020 (the objective); its federated form as in Zhuang et al., FedEMA, ICLR 2022, whose
-    mixing is `mixing` (equations 4 to 6); aggregation "l_dawa": Rehman et al., L-DAWA, ICCV 2023, equation 5.
-Deviation: L-DAWA's factors are divided by their sum, for otherwise they shrink the weights; each tensor is a layer;
-    factors below 0 count as 0, and buffers are averaged plainly. FedEMA's distance is over all parameters.
+Source: Chen et al., SimCLR, ICML 2020 (the objective); its federated form and `mixing` as in Zhuang et al., FedEMA,
+    ICLR 2022; aggregation "l_dawa": Rehman et al., L-DAWA, ICCV 2023, equation 5.
+Deviation: L-DAWA's factors are normalised, see common/likeness.py.
 
 Down goes the common backbone with the objective's projection head, up the trained one; the projection head is left out
 of the result. Batch norm: "average" its statistics too, "local" keep its layers with the agent (FedBN), "re-estimated"
-average, and look at the common model with statistics taken anew from the agent's own images.
+average, and look at the common model with statistics of the agent's own images.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 
-from common import batch_norm, knn, personal
-from common.average import check_like, means_by_node, weighted_mean
+from common import batch_norm, knn, mixing, personal, tuning
+from common.average import RunningMean
 from common.errors import ConfigError
+from common.likeness import mean_by_likeness
 from common.method import AgentInfo, Model, RunSpec, Scores, Site, Skip, Spec, Step
 from common.methods import fedavg
-from common.methods.fedavg import Reply, State, Task, plan
+from common.methods.fedavg import Reply, Task
 from common.models import part_of
-from common.payloads import Array, Payload, Weights
+from common.payloads import Payload, Weights
 from common.samples import Samples
 
 __all__ = ["Config", "Memory", "Reply", "State", "Task", "init", "merge", "plan", "predict", "result", "work"]
@@ -32,7 +32,8 @@ __all__ = ["Config", "Memory", "Reply", "State", "Task", "init", "merge", "plan"
 @dataclass(frozen=True)
 class Config:
     aggregation: Literal["fedavg", "uniform", "l_dawa"] = "fedavg"  # fedavg: by images; uniform: every agent alike
-    bn: Literal["average", "local", "re-estimated"] = "average"
+    groups: Literal["all", "task", "agent"] = "all"  # whose are averaged together; agent: nobody's, local only
+    bn: tuning.BatchNorm = "average"
     mixing: float = 0.0  # FedEMA's tau: how much of its own weights an agent keeps, at first; 0: none
     neighbours: int = 20  # of the kNN reading, among the agent's labelled images
     temperature: float = 0.1  # of their votes
@@ -43,6 +44,15 @@ class Config:
                 f"expected mixing in [0, 1], neighbours >= 1 and temperature > 0, "
                 f"got {self.mixing}, {self.neighbours} and {self.temperature}"
             )
+        if self.aggregation == "l_dawa" and self.groups != "all":
+            raise ValueError(f"aggregation l_dawa compares with one common backbone, got groups = {self.groups!r}")
+
+
+@dataclass(frozen=True)
+class State:
+    weights: Weights
+    first: Weights | None  # first values of batch norm, where agents keep it
+    groups: dict[str, Weights]
 
 
 @dataclass(frozen=True)
@@ -61,62 +71,45 @@ def init(run: RunSpec[Config], model: Model, start: Mapping[str, Payload], rng: 
     if run.training.batch < 2:
         raise ConfigError(f"contrast needs two images in a batch: raise [optimiser] batch, got {run.training.batch}")
     weights, parameters = personal.first_weights(model, start, rng), model.parameters()
-    return fedavg.split(weights.without(personal.head(parameters)), _kept(run, parameters), ())
+    first = fedavg.split(weights.without(personal.head(parameters)), _kept(run, parameters), ())
+    return State(first.weights, first.first, {})
+
+
+def plan(
+    run: RunSpec[Config], state: State, agents: tuple[AgentInfo, ...], step: Step
+) -> Iterator[tuple[AgentInfo, Task]]:
+    for agent in agents:
+        yield agent, Task(state.groups.get(_group(run.config, agent), state.weights), state.first)
 
 
 def work(task: Task, memory: Memory, site: Site[Config]) -> tuple[Reply, Memory]:
     images, learner = site.data.unlabelled, site.learner(n_classes=0)
     if len(images) < 2:
         raise Skip(f"contrast needs at least two images, this agent has {len(images)}")
-    common, scale = _mixed(task.weights, memory, site.run.config.mixing)
+    common, scale, tau = task.weights, memory.scale, site.run.config.mixing
+    if tau and memory.last is not None:
+        common, scale = mixing.mixed(common, memory.last, first_share=tau, scale=scale)
     start = personal.whole(site, learner, [common, task.first, memory.own])
     trained = learner.fit(start, images, site.training, rng=site.rng).weights
     reply, kept = fedavg.parted(trained, _kept(site.run, learner.parameters()), len(images))
-    return reply, Memory(kept.own, reply.weights if site.run.config.mixing else None, scale)
-
-
-def _mixed(common: Weights, memory: Memory, mixing: float) -> tuple[Weights, float]:
-    """mu own + (1 - mu) common, with mu = min(lambda d, 1) and d the distance of the two; mu = mixing at first."""
-    last = memory.last
-    if not mixing or last is None:
-        return common, memory.scale
-    params = [name for name in common if common.kind(name) == "param"]
-    apart = [np.subtract(last[name], common[name], dtype=np.float64) for name in params]
-    distance = float(np.sqrt(sum(float((gap * gap).sum()) for gap in apart)))
-    scale = memory.scale or (mixing / distance if distance else 0.0)
-    share = min(scale * distance, 1.0)
-    arrays: dict[str, Array] = {}
-    for name, gap in zip(params, apart, strict=True):
-        arrays[name] = np.add(common[name], share * gap, dtype=np.float64).astype(common[name].dtype)
-    return common.updated(arrays), scale
+    return reply, Memory(kept.own, reply.weights if tau else None, scale)
 
 
 def merge(run: RunSpec[Config], state: State, replies: Iterator[tuple[AgentInfo, Reply]], step: Step) -> State:
     if run.config.aggregation == "l_dawa":
-        return State(_by_likeness(replies, state.weights), state.first)
-    by_images = run.config.aggregation == "fedavg"
-    parts = ((agent.name, reply.n_samples if by_images else 1.0, reply.weights) for agent, reply in replies)
-    return State(weighted_mean(parts, like=state.weights), state.first)
+        return replace(state, weights=mean_by_likeness(((a.name, r.weights) for a, r in replies), state.weights))
+    running: dict[str, RunningMean] = {}
+    for agent, reply in replies:
+        mass = reply.n_samples if run.config.aggregation == "fedavg" else 1.0
+        mean = running.setdefault(_group(run.config, agent), RunningMean(state.weights))
+        mean.add(agent.name, mass, reply.weights)
+    means = {group: mean.mean() for group, mean in running.items()}
+    return State(means.pop("", state.weights), state.first, {**state.groups, **means})
 
 
-def _by_likeness(replies: Iterator[tuple[AgentInfo, Reply]], like: Weights) -> Weights:
-    """Each tensor's mean over agents, weighted by the cosine of its angle to the common one before."""
-
-    def parts() -> Iterator[tuple[str, str, float, Weights]]:
-        for agent, reply in replies:
-            check_like(agent.name, reply.weights, like)
-            for name, array in like.items():
-                mass = _cosine(reply.weights[name], array) if like.kind(name) == "param" else 1.0
-                yield agent.name, name, max(mass, 0.0), reply.weights.only([name])
-
-    means = means_by_node(parts(), {name: like.only([name]) for name in like})
-    return like.updated({name: mean[name] for name, mean in means.items()})
-
-
-def _cosine(a: Array, b: Array) -> float:
-    x, y = np.ravel(a).astype(np.float64), np.ravel(b).astype(np.float64)
-    sizes = float(np.linalg.norm(x) * np.linalg.norm(y))
-    return float(x @ y) / sizes if sizes else 1.0  # against zeros there is no angle
+def _group(config: Config, agent: AgentInfo) -> str:
+    """Whom its backbone is averaged with; "" is everybody."""
+    return {"all": "", "task": agent.data.name, "agent": agent.name}[config.groups]
 
 
 def predict(task: Task, reply: Reply | None, memory: Memory, site: Site[Config], inputs: Samples) -> dict[str, Scores]:
@@ -132,8 +125,13 @@ def predict(task: Task, reply: Reply | None, memory: Memory, site: Site[Config],
 
 
 def result(run: RunSpec[Config], state: State) -> dict[str, Payload]:
-    backbone = state.weights if state.first is None else state.weights.updated(state.first)
-    return {"weights": backbone.without(name for name in backbone if part_of(name) == "objective")}
+    """The backbone as "weights", and with groups that of each as "weights." and the group's name."""
+    found = {"weights": state.weights} | {f"weights.{group}": weights for group, weights in state.groups.items()}
+    return {name: _backbone(weights.updated(state.first or {})) for name, weights in found.items()}
+
+
+def _backbone(weights: Weights) -> Weights:
+    return weights.without(name for name in weights if part_of(name) == "objective")
 
 
 def _kept(run: RunSpec[Config], parameters: Mapping[str, Spec]) -> tuple[str, ...]:

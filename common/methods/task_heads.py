@@ -1,10 +1,9 @@
 """Task heads: one backbone for agents with different tasks, a head for each task.
 
-Source: the second stage of self-supervised pre-training, as in Chen et al., SimCLR, ICML 2020, section 4.2 and B.8
-    (linear evaluation and fine-tuning), on agents.
+Source: linear evaluation and fine-tuning as in Chen et al., SimCLR, ICML 2020, section 4.2 and B.8, on agents.
 Deviation: the backbone is frozen ("head"), tuned in its last stage ("last") or wholly ("all"); what is tuned stays with
-    the agent or is averaged over all of them by samples. Heads belong to a task, the name of an agent's data: they are
-    averaged within it on request, and never across tasks.
+    the agent or is averaged over all by samples. Heads belong to a task, the name of an agent's data, and are never
+    averaged across tasks.
 
 Down goes the backbone, the same bytes in every round, so once; what is averaged goes down and up. Under a frozen
 backbone an agent computes its features once and trains its head on those.
@@ -24,7 +23,7 @@ from common.methods import fedavg
 from common.payloads import Payload, Weights
 from common.samples import Samples
 
-HEAD = "head."  # in the names of a result's payloads: HEAD + task
+HEAD, GROUP = "head.", "weights."  # in the names of a result's payloads: HEAD + task, GROUP + agent or task
 
 
 @dataclass(frozen=True)
@@ -40,6 +39,7 @@ class Config:
 @dataclass(frozen=True)
 class State:
     backbone: Weights
+    groups: dict[str, Weights]  # instead of it, for an agent or a task
     tuned: Weights | None
     heads: dict[str, Weights]
     classes: dict[str, str]  # of each task that was seen, the digest of its class list
@@ -67,21 +67,21 @@ class Memory:
 
 def init(run: RunSpec[Config], model: Model, start: Mapping[str, Payload], rng: "np.random.Generator") -> State:
     parameters = model.parameters()
-    if any(spec.part == "objective" for spec in parameters.values()):
-        raise ConfigError(f"task_heads needs an objective of labels, cross_entropy, got {run.training.objective!r}")
-    backbone = personal.first_weights(model, start, rng).without(personal.head(parameters))
-    common = tuning.moving(parameters, run.config.tune) if run.config.backbone == "average" else ()
-    common = tuple(name for name in common if name not in tuning.own_norm(parameters, run.config.bn))
-    given = {name.removeprefix(HEAD): start[name] for name in start if name.startswith(HEAD)}
-    heads = {task: head for task, head in given.items() if isinstance(head, Weights)}
-    return State(backbone.without(common), backbone.only(common) or None, heads, {})
+    tuning.need_labels(parameters, run.training.objective)
+    backbone = tuning.trunk(model, start.get("weights"), rng)
+    common = tuning.shared(parameters, run.config.tune, run.config.bn) if run.config.backbone == "average" else ()
+    groups = {group: tuning.trunk(model, weights, rng) for group, weights in tuning.given(start, GROUP).items()}
+    if groups and common:
+        raise ConfigError("backbones that were trained apart are not averaged: set [method] backbone = 'own'")
+    return State(backbone.without(common), groups, backbone.only(common) or None, tuning.given(start, HEAD), {})
 
 
 def plan(
     run: RunSpec[Config], state: State, agents: tuple[AgentInfo, ...], step: Step
 ) -> Iterator[tuple[AgentInfo, Task]]:
     for agent in agents:
-        yield agent, Task(state.backbone, state.tuned, state.heads.get(agent.data.name))
+        backbone = state.groups.get(agent.name, state.groups.get(agent.data.name, state.backbone))
+        yield agent, Task(backbone, state.tuned, state.heads.get(agent.data.name))
 
 
 def work(task: Task, memory: Memory, site: Site[Config]) -> tuple[Reply, Memory]:
@@ -94,8 +94,7 @@ def work(task: Task, memory: Memory, site: Site[Config]) -> tuple[Reply, Memory]
     if _on_features(config):
         trained = backbone.updated(linear_head.fitted(site, backbone, head, samples, standardise=config.standardise))
     else:
-        start = backbone.updated(head)
-        trained = learner.fit(start, samples, site.training, trainable=moving, rng=site.rng).weights
+        trained = learner.fit(backbone.updated(head), samples, site.training, trainable=moving, rng=site.rng).weights
     sent = None if task.tuned is None else trained.only(task.tuned)
     shown = trained.only(names) if config.heads == "average" else None
     kept = {*moving, *tuning.own_norm(parameters, config.bn)} - {*(sent or ()), *(shown or ())}
@@ -117,7 +116,7 @@ def merge(run: RunSpec[Config], state: State, replies: Iterator[tuple[AgentInfo,
 
     common = weighted_mean(tuned(), like=state.tuned or Weights({})) or None
     means = means_by_node(heads, {task: first[task] for _, task, _, _ in heads}) if heads else {}
-    return State(state.backbone, common, {**state.heads, **means}, classes)
+    return State(state.backbone, state.groups, common, {**state.heads, **means}, classes)
 
 
 def predict(task: Task, reply: Reply | None, memory: Memory, site: Site[Config], inputs: Samples) -> dict[str, Scores]:
@@ -130,8 +129,9 @@ def predict(task: Task, reply: Reply | None, memory: Memory, site: Site[Config],
 
 
 def result(run: RunSpec[Config], state: State) -> dict[str, Payload]:
-    backbone = state.backbone if state.tuned is None else state.backbone.updated(state.tuned)
-    return {"weights": backbone, **{HEAD + task: head for task, head in state.heads.items()}}
+    found: dict[str, Payload] = {"weights": state.backbone.updated(state.tuned or {})}
+    found |= {GROUP + group: weights for group, weights in state.groups.items()}
+    return found | {HEAD + task: head for task, head in state.heads.items()}
 
 
 def _start(task: Task, memory: Memory, site: Site[Config], learner: Learner) -> tuple[Weights, Weights]:

@@ -87,6 +87,7 @@ CASES = (
     case("uniform", Config(aggregation="uniform", bn="re-estimated")),
     case("own batch norm", Config(bn="local"), keeps_memory=True),
     case("by likeness", Config(aggregation="l_dawa")),
+    case("by task", Config(groups="task", bn="local"), keeps_memory=True),
     case("mixing", Config(mixing=0.7, bn="local"), keeps_memory=True),
 )
 BY_HAND = case(
@@ -125,6 +126,20 @@ def test_l_dawa_weighs_each_tensor_by_its_angle(tmp_path: Path) -> None:
     )
     assert merged["norm.mean"] == [0.5]
     assert merged["norm.scale"] == [1.0]  # b turned it round
+
+
+def test_groups_are_averaged_by_themselves_and_go_on_by_themselves(tmp_path: Path) -> None:
+    """Alone, a goes 1, 1.5, 1.75 and b 1, 3.5, 4.75; the common backbone stays at its first values."""
+    alone = fleet(tmp_path / "a", groups="agent").rounds(2)
+    found = fedsimclr.result(alone.run, alone.state)
+    assert {n: float(w["trunk.weight"][0]) for n, w in found.items()} == {
+        "weights": 1,
+        "weights.a": 1.75,
+        "weights.b": 4.75,
+    }
+    by_task = fleet(tmp_path / "b", groups="task").rounds(1)
+    assert by_task.state.groups["tiny2"]["trunk.weight"].tolist() == [3.0, 3.0]
+    assert all("objective.weight" not in weights for weights in found.values())
 
 
 def test_mixing_keeps_a_share_of_ones_own_that_depends_on_the_distance(tmp_path: Path) -> None:
@@ -206,6 +221,11 @@ def test_a_backbone_of_another_architecture_is_refused_by_its_first_tensor(tmp_p
         loopback(fedsimclr, replace(BY_HAND, start={"weights": other}), tmp_path)
     with pytest.raises(ConfigError, match=r"the model has no tensor 'layer1\.weight'"):
         loopback(fedsimclr, replace(BY_HAND, start={"weights": Weights({"layer1.weight": np.ones(1)})}), tmp_path)
+
+
+def test_likeness_needs_one_common_backbone() -> None:
+    with pytest.raises(ValueError, match="l_dawa compares with one common backbone, got groups = 'agent'"):
+        Config(aggregation="l_dawa", groups="agent")
 
 
 @pytest.mark.parametrize("wrong", [{"mixing": 1.5}, {"neighbours": 0}, {"temperature": 0.0}])

@@ -182,6 +182,9 @@ def test_heads_are_averaged_within_a_task_and_never_across(tmp_path: Path) -> No
     assert tasks["d"].head is state.heads["other"]
 
 
+GROUPS = {"a": 5.0, "tiny2": 7.0}
+
+
 def head(value: float, n_classes: int = 2) -> Weights:
     shapes = {"classifier.weight": (n_classes, 1), "classifier.bias": (n_classes,)}
     return Weights({name: np.full(shape, value, np.float32) for name, shape in shapes.items()})
@@ -227,6 +230,18 @@ def test_the_result_is_the_backbone_and_the_heads_by_task(tmp_path: Path) -> Non
     again = loopback(task_heads, replace(BY_HAND, start=found), tmp_path / "again")
     assert again.state.backbone["trunk.weight"] == [3.0]
     assert again.state.heads["tiny2"]["classifier.bias"].tolist() == [1.0, 1.0]
+
+
+def test_backbones_of_agents_and_tasks_go_to_theirs(tmp_path: Path) -> None:
+    start = {f"weights.{group}": Weights({"trunk.weight": np.array([w], np.float32)}) for group, w in GROUPS.items()}
+    run = loopback(task_heads, replace(BY_HAND, start=start), tmp_path)
+    run.data["c"], run.reports["c"] = pair(1.0), {}
+    tasks = dict(run.plan(tuple(run.info(name) for name in "abc"), 1, "train"))
+    assert {info.name: task.backbone["trunk.weight"] for info, task in tasks.items()} == {"a": [5], "b": [7], "c": [7]}
+    assert set(task_heads.result(run.run, run.state)) == {"weights", *start}
+    averaged = replace(BY_HAND, config=Config(tune="all", backbone="average"), start=start)
+    with pytest.raises(ConfigError, match=r"trained apart are not averaged: set .method. backbone = 'own'"):
+        loopback(task_heads, averaged, tmp_path)
 
 
 # ------------------------------------------------------------------ what is refused
@@ -279,7 +294,7 @@ def test_an_objective_without_labels_is_refused(tmp_path: Path) -> None:
         def initial(self, rng: np.random.Generator, **variant: Scalar) -> Weights:
             return super().initial(rng).updated({"objective.weight": np.ones(1, np.float32)})
 
-    with pytest.raises(ConfigError, match="needs an objective of labels"):
+    with pytest.raises(ConfigError, match=r"heads are trained with labels: set .objective. name = 'cross_entropy'"):
         loopback(task_heads, replace(BY_HAND, model=SelfSupervised()), tmp_path)
 
 
