@@ -79,7 +79,7 @@ class Meter:
     @contextmanager
     def measuring(self) -> Iterator[Span]:
         """Meter memory and CPU seconds; once per meter."""
-        _trim()
+        trim_heap()
         self._high_water = reset_high_water()
         stopped = threading.Event()
         sampler = threading.Thread(target=self._sample, args=(stopped,), name="meter", daemon=True)
@@ -151,7 +151,8 @@ def reset_high_water() -> bool:
     return True
 
 
-def _trim() -> None:
+def trim_heap() -> None:
+    """Give freed memory back to the system, where the C library can."""
     trim = _malloc_trim()
     if trim is not None:
         trim(0)
