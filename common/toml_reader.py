@@ -28,7 +28,9 @@ class Problems:
 
     def add(self, path: str, sentence: str) -> None:
         line = _line_of(self.text, path)
-        self.found.append(f"{self.where}{f' line {line}' if line else ''}: {sentence}")
+        told = f"{self.where}{f' line {line}' if line else ''}: {sentence}"
+        if told not in self.found:  # a run file is read for several rounds
+            self.found.append(told)
 
     def raise_if_any(self) -> None:
         if self.found:

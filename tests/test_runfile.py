@@ -141,3 +141,10 @@ def test_a_row_that_names_an_unknown_stage_is_refused():
     text = GOOD + '[[row]]\nlabel = "A"\nstages = ["tow"]\n[[stage]]\nname = "two"\n'
     with pytest.raises(ConfigError, match="row 'A' names stage 'tow'; the file has two"):
         list(runfile.expand(runfile.parse(text, "t")))
+
+
+def test_a_mistake_is_told_once_though_the_file_is_read_for_several_rounds() -> None:
+    text = '[run]\nmethod = "fedobp"\nrounds = 3\n[method]\nq = 1.5\n'
+    with pytest.raises(ConfigError) as told:
+        runfile.parse(text, "run.toml")
+    assert str(told.value).count("q must be in [0, 1]") == 1

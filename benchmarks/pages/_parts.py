@@ -86,6 +86,16 @@ def window(moment: str, first: int, to: int) -> Of:
     return of
 
 
+def tail(moment: str) -> Of:
+    """As `window`, over the last ten rounds."""
+
+    def of(run: Run) -> float | None:
+        values = [v for r in run.rounds[-10:] if (v := during(r.metrics, moment)) is not None]
+        return statistics.fmean(values) if values else None
+
+    return of
+
+
 def during(metrics: Mapping[str, float], moment: str) -> float | None:
     for name in (f"accuracy_{moment}", f"personal_accuracy_weighted_{moment}"):
         if name in metrics:
