@@ -207,3 +207,17 @@ def test_a_row_that_needs_torch_says_so(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert commands.need(chains[0]) == "needs edgefed[torch]"
     assert commands.need(experiment.planned(file())[0]) == ""
+
+
+def test_the_server_gets_the_files_that_it_needs_from_among_the_data(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EDGEFED_DATA", str(tmp_path))
+    for name in ("first.npz", "lists.json"):
+        (tmp_path / name).write_bytes(name.encode())
+    text = '[run]\nmethod = "fedavg"\nrounds = 1\ninit = "first.npz"\n[agents]\nselection = "lists.json"\n'
+    file = runfile.parse(text + '[data]\npartition = "only-agents-have-it.npz"\n', "run.toml")
+    assert experiment._files(file) == {"first.npz": b"first.npz", "lists.json": b"lists.json"}
+    missing = runfile.with_overrides(file, {"run.init": "none.npz"})
+    with pytest.raises(ConfigError, match=r"names a file that cannot be read: .*none\.npz"):
+        experiment._files(missing)
