@@ -74,8 +74,9 @@ class Condensed:
 
 def of(found: Results) -> Condensed:
     rows = tuple(found.table) or tuple(table.rows(found.runs))
+    host = {**found.host, "system": str(found.host.get("system", "")).split(" ")[0]}  # the kernel's build is of no use
     return Condensed(
-        found.experiment, found.git, found.versions, found.host, tuple(map(_run, found.runs)), tuple(map(_short, rows))
+        found.experiment, found.git, found.versions, host, tuple(map(_run, found.runs)), tuple(map(_short, rows))
     )
 
 
