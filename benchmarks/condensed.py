@@ -20,10 +20,11 @@ DIGITS = 6  # that figures keep
 
 @dataclass(frozen=True)
 class Round:
-    """`counts` and `spans` (seconds) are means over the round's merged tasks."""
+    """`counts` and `spans` (seconds) are means over the round's merged tasks, `cpu_s` is the sum of their work."""
 
     round: int
     seconds: float
+    cpu_s: float
     metrics: Mapping[str, float]
     counts: Mapping[str, float] = field(default_factory=dict)
     spans: Mapping[str, float] = field(default_factory=dict)
@@ -152,7 +153,8 @@ def _round(row: RoundRow) -> Round:
     merged = [a for a in row.agents if a.outcome == "merged"]
     counts = _means(a.counts for a in merged)
     spans = _means({span.name: span.seconds for span in a.spans} for a in merged)
-    return Round(row.round, round(row.seconds, 3), _short(row.metrics), counts, spans)
+    cpu_s = round(sum(a.cpu_s for a in merged), 3)
+    return Round(row.round, round(row.seconds, 3), cpu_s, _short(row.metrics), counts, spans)
 
 
 def _means(tables: Iterable[Mapping[str, float]]) -> dict[str, float]:

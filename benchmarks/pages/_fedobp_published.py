@@ -6,7 +6,8 @@ PUBLISHED = {
         "FedAvg": "88.06 / 96.97", "FedPer": "96.57 / 96.51", "FedOBP, q = .9999": "96.93 / 96.82 (q = .99992)",
         "local": "95.06 / 95.03", "FedRep": "96.15 / 96.20", "LG-FedAvg": "95.36 / 95.38", "APFL": "93.25 / 97.11",
         "FedOBP, q = .997": "96.35 (q = .997, 200 rounds)", "FedOBP, classifier only, q = .9908": "97.05",
-        "FedOBP, running score": "96.81 (q = .999705)",
+        "FedOBP, running score": "96.81 (q = .999705)", "FedOBP, Fisher score": "87.21 (q = .995, 200 rounds)",
+        "FedOBP, gradient score": "86.70 (q = .995, 200 rounds)",
     },
     "fedobp_fashion_mnist_dir05": {
         "FedAvg": "90.75 / 93.57", "FedPer": "91.72 / 91.53", "FedOBP, q = .997": "92.63 / 93.01 (q = .9992)",
@@ -20,6 +21,7 @@ ROWS = {
         "FedAvg", "FedPer", "FedOBP, q = .997", "FedOBP, q = .9999", "local", "FedRep", "LG-FedAvg", "APFL", "Ditto",
         "FedSelect", "FedOBP, score (c-g)^2", "FedOBP, classifier only, q = .9908", "FedOBP, running score",
         "FedOBP, mask in aggregation", "FedOBP, scored on the agent", "FedOBP, from the first model",
+        "FedOBP, Fisher score", "FedOBP, gradient score",
     ),
     "fedobp_fashion_mnist_dir05": ("FedAvg", "FedPer", "FedOBP, q = .997"),
     "fedobp_cifar100": ("FedAvg", "FedPer", "FedOBP, q = .99505"),
