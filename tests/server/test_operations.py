@@ -139,7 +139,8 @@ def test_only_this_user_can_open_the_socket(ask: Ask, tmp_path: Path) -> None:
 
 
 def test_submit_sends_the_file_and_what_it_names(ask: Ask, script: Script, tmp_path: Path) -> None:
-    text = '[run]\nmethod = "fedavg"\nrounds = 1\ninit = "first.npz"\n[[stage]]\nname = "one"\nset = {"data.partition" = "cut.npz"}\n'
+    text = '[run]\nmethod = "fedavg"\nrounds = 1\ninit = "first.npz"\n'
+    text += '[[stage]]\nname = "one"\nset = {"data.partition" = "cut.npz"}\n'
     (tmp_path / "run.toml").write_text(text)
     (tmp_path / "first.npz").write_bytes(b"1")
     (tmp_path / "cut.npz").write_bytes(b"2")
