@@ -32,6 +32,7 @@ SHARES = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)  # of the model that is replaced
 AT_MOST = 1000  # samples that a loss is taken over
 BY_ENTRY = 120  # entries whose own increase is measured: half of the highest scores, half at random
 RANDOM_DRAWS = 3
+TIMES = (5, 10, 20, 50, 100)  # the mean score
 ORDERS = ("score", "|c - g|", "|c|", "random")
 
 
@@ -57,6 +58,15 @@ class Correlation:
 
 
 @dataclass(frozen=True)
+class AboveMean:
+    """Entries whose score is above so many times the mean: of the agent with the fewest, and of that with the most."""
+
+    times: int
+    fewest: int
+    most: int
+
+
+@dataclass(frozen=True)
 class Theory:
     experiment: str
     git: str
@@ -67,6 +77,7 @@ class Theory:
     loss_common: float
     replaced: tuple[Replaced, ...]
     correlations: tuple[Correlation, ...]
+    above_mean: tuple[AboveMean, ...]
 
 
 @dataclass(frozen=True)
@@ -132,6 +143,7 @@ def measured(learner: Learner, pairs: list[Pair], name: str, rounds: int) -> The
             for key in correlated[0]
             if (values := [table[key] for table in correlated])
         ),
+        above_mean=tuple(_above_mean(learner, pairs)),
     )
 
 
@@ -172,6 +184,13 @@ def _replaced(learner: Learner, pair: Pair) -> Iterator[Replaced]:
                 rises.append(loss(learner, entries.restored(pair.own, pair.common, bits), pair.samples) - own)
                 falls.append(common - loss(learner, entries.restored(pair.common, pair.own, bits), pair.samples))
             yield Replaced(order, k, _mean(rises), _mean(falls))
+
+
+def _above_mean(learner: Learner, pairs: list[Pair]) -> Iterator[AboveMean]:
+    scored = [saliency.scores("obd", p.own, p.common, _scored(learner, p.own)) for p in pairs]
+    for times in TIMES:
+        counts = [entries.count(saliency.above_mean(scores, times)) for scores in scored]
+        yield AboveMean(times, min(counts), max(counts))
 
 
 def _correlations(learner: Learner, pair: Pair) -> dict[tuple[str, str], float]:

@@ -132,6 +132,16 @@ def theory(folder: Path) -> Iterator[str]:
     yield grid(titles, ([o, *(f"{value[o, k]['rise']:+.4f}" for k in ks)] for o in orders))
     yield "And how far g's loss falls when it gets those entries of c, which is what the method does:\n"
     yield grid(titles, ([o, *(f"{value[o, k]['fall']:+.4f}" for k in ks)] for o in orders))
+    first = [max(orders, key=lambda order, k=k: value[order, k]["fall"]) for k in ks]  # type: ignore[misc]
+    yield (
+        f"The order that helps g most, from the smallest k to the largest: {', '.join(first)}. (c - g)^2 orders as"
+        " |c - g| does.\n"
+    )
+    above = [f"{row['fewest']:,} to {row['most']:,} above {row['times']} times" for row in theory["above_mean"]]
+    yield (
+        f"Entries whose score is above a multiple of the agent's mean score, over agents: {', '.join(above)}. The closer"
+        " the two numbers, the less a rule by the mean differs from a quantile that is the same for all.\n"
+    )
     yield (
         "Rank correlation (Spearman) over single entries of what orders them with the true increase of the loss, and"
         " with the size of the change either way; mean over agents (lowest to highest):\n"

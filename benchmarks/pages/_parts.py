@@ -115,4 +115,4 @@ def column(name: str) -> Of:
 
 def grid(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     lines = [list(titles), ["---" if i == 0 else "---:" for i in range(len(titles))], *map(list, rows)]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    return "".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |\n" for line in lines)
