@@ -139,8 +139,8 @@ def theory(folder: Path) -> Iterator[str]:
     )
     above = [f"{row['fewest']:,} to {row['most']:,} above {row['times']} times" for row in theory["above_mean"]]
     yield (
-        f"Entries whose score is above a multiple of the agent's mean score, over agents: {', '.join(above)}. The closer"
-        " the two numbers, the less a rule by the mean differs from a quantile that is the same for all.\n"
+        f"Entries whose score is above a multiple of the agent's mean score, over agents: {', '.join(above)}. The"
+        " closer the two numbers, the less a rule by the mean differs from a quantile that is the same for all.\n"
     )
     yield (
         "Rank correlation (Spearman) over single entries of what orders them with the true increase of the loss, and"
