@@ -20,6 +20,7 @@ EPILOG = """examples:
                                                           prints the edge-agent command for each device, and waits
   fed-bench table out/fmnist > table.md                   Markdown, of one or more output folders
   fed-bench partition quickstart --out partition.png      how the data are parted among the agents
+  fed-bench features prompts_caltech101 --out f.png       image features before and after training, with two numbers
   fed-bench overhead --out out/overhead                   the wire and the round, beside bare gRPC
   fed-bench condense out/fmnist --out docs/experiments    results made small enough to be kept with the code
   fed-bench page fedobp                                   docs/experiments/fedobp.md from the JSON beside it
@@ -69,6 +70,8 @@ def _dispatch(args: argparse.Namespace) -> int:
                 return commands.draw_plots(args.folder)
             case "partition":
                 return commands.draw_partition(args.experiment, args.out, commands.changes(args.set))
+            case "features":
+                return commands.draw_features(args.experiment, args.row, args.out, commands.changes(args.set))
             case "condense":
                 return keeping.condense(args.folder, args.out)
             case "page":
@@ -125,6 +128,8 @@ def _parser() -> argparse.ArgumentParser:
     _set(partition)
     partition.add_argument("--out", type=Path, default=Path("partition.png"), metavar="FILE.png")
 
+    _features(commands.add_parser("features", help="picture of image features before and after training, with numbers"))
+
     condense = commands.add_parser("condense", help="results made small enough to be kept with the code")
     condense.add_argument("folder", nargs="+", type=Path, metavar="DIR", help="output folder with a results.json")
     condense.add_argument("--out", type=Path, default=PAGES, metavar="DIR", help=f"for NAME.json (default: {PAGES})")
@@ -148,6 +153,13 @@ def _parser() -> argparse.ArgumentParser:
     overhead.add_argument("--quick", action="store_true", help="smaller sizes: a look, not a figure to quote")
     _output(overhead, Path("out/overhead"))
     return parser
+
+
+def _features(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("experiment", metavar="NAME|FILE.toml")
+    parser.add_argument("--row", default="ours", metavar="LABEL", help="one whose agents train an adapter")
+    _set(parser)
+    parser.add_argument("--out", type=Path, default=Path("features.png"), metavar="FILE.png")
 
 
 def _output(parser: argparse.ArgumentParser, folder: Path | None) -> None:

@@ -110,6 +110,16 @@ def draw_partition(name: str, to: Path, changed: Mapping[str, Any]) -> int:
     return 0
 
 
+def draw_features(name: str, row: str, to: Path, changed: Mapping[str, Any]) -> int:
+    from benchmarks import feature_picture  # scikit-learn's t-SNE loads for this alone
+
+    path, found = feature_picture.draw(name, row, to, changed)
+    for what, numbers in (("static", found.static), ("trained", found.trained)):
+        print(f"{what}: silhouette {numbers.silhouette:.3f}, nearest neighbours {100 * numbers.neighbours:.1f} %")
+    print(path)
+    return 0
+
+
 def changes(pairs: Sequence[str]) -> dict[str, Any]:  # Any: TOML values
     """KEY=VALUE with TOML's values; what is none of them is taken as text."""
     found: dict[str, Any] = {}

@@ -10,6 +10,7 @@ from benchmarks.experiment import n_agents
 from common.partition import parts
 from common.runfile import RunFile
 from edge_client.data.named import open_named
+from edge_client.data.pool import first_classes
 
 
 def draw(file: RunFile, to: Path) -> Path:
@@ -22,7 +23,7 @@ def draw(file: RunFile, to: Path) -> Path:
 
 def histogram(file: RunFile) -> tuple[NDArray[np.int64], tuple[str, ...]]:
     """Training samples of each agent by class, (n_agents, n_classes), and the names of the classes."""
-    pool = open_named(file.data.name)
+    pool = first_classes(open_named(file.data.name), file.data.n_classes)
     shares = parts(file.data, pool.source.labels, pool.n_train, n_agents(file))
     rows = [np.bincount(pool.source.labels[share.train], minlength=len(pool.classes)) for share in shares]
     return np.stack(rows).astype(np.int64), pool.classes
