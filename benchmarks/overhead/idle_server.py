@@ -30,7 +30,8 @@ def push(fleet: Fleet, name: str, number: int) -> None:
 
 async def serve(folder: Path) -> None:
     fleet, journal, blobs = Fleet(), Journal(folder), Blobs(folder / "blobs")
-    front = Front(fleet, Intake(journal, blobs, fleet.tell), blobs, server_id=journal.server_id, remember=remember(journal))
+    intake = Intake(journal, blobs, fleet.tell)
+    front = Front(fleet, intake, blobs, server_id=journal.server_id, remember=remember(journal))
     (address,) = front.listen([Address("127.0.0.1", 0)], None)
     await front.start()
     sys.stdout.write(f"{address} serving 0\n")
