@@ -11,7 +11,7 @@ pytest.importorskip("torch")
 
 from PIL import Image
 
-from common import encoders
+from common import encoders, pb, runfile
 from common.encoders import Preprocessing
 from common.errors import ConfigError
 from common.method import ModelSpec
@@ -22,6 +22,8 @@ from edge_client.data.pool import first_classes
 from edge_client.feature_store import FeatureStore
 from edge_client.features import FeatureSource, encoded, feature_source, needs_features, preprocessed
 from edge_client.image_tower import Kind
+from edge_client.job import AgentConfig, Job
+from edge_client.prepare import open_data
 
 SPEC = ModelSpec("prompted", {"encoder": "tiny"})
 DENSE = ModelSpec("prompted", {"encoder": "tiny", "features": "dense"})
@@ -186,6 +188,22 @@ def test_a_digest_names_source_tower_and_kind(tower: Tower) -> None:
     assert len(digests) == 2
     nameless = FeatureSource(ArraySource(source().x, source().labels), "tiny", "global", Path())
     assert nameless.digest == ""
+
+
+def test_an_agents_data_of_a_run_with_an_encoder_are_features(tower: Tower) -> None:
+    pytest.importorskip("sklearn")
+    table = {
+        "run": {"method": "promptfl", "rounds": 1},
+        "model": {"name": "prompted", "encoder": "tiny"},
+        "data": {"name": "digits", "n_agents": 4, "n_classes": 3, "shots": 4, "min_samples": 1},
+    }
+    run = runfile.Run("r", runfile.from_table(table, "test"), None, None)
+    job = Job(pb.Offer(data=pb.DataIndex(index=1, of=4)), AgentConfig("anna", named=True))
+    data = open_data(job, run, run.at(1))
+    assert data.classes == ("0", "1", "2")
+    assert data.train.read().shape == (3, 16)
+    assert data.train.source is data.test.source
+    assert tower.images == 3  # of its own samples alone
 
 
 def test_data_of_other_models_are_left_alone() -> None:
