@@ -184,6 +184,9 @@ def _deliver(header: pb.RecordHeader, task: InHand, desk: Desk, traffic: Traffic
         raise
     if receipt.verdict != pb.ACCEPTED:
         _settle_refused(header, task, desk, keep_refused=keep_refused)
+    if receipt.verdict == pb.REFUSED:  # the server's engine hears only of replies that were accepted
+        log.warning('reply_refused %s reason="%s"', key, receipt.reason)
+        decline(task, desk, pb.FAILED, f"its reply was refused: {receipt.reason}")
     log.info(
         "submitted %s verdict=%s wall_s=%.3f bytes_up=%d bytes_down=%d%s",
         key,

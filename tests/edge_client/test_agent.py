@@ -165,6 +165,21 @@ def test_only_purely_local_methods_keep_the_memory_of_a_refused_reply(
     assert (executor.jobs[1].memory is not None) == is_kept
 
 
+def test_refused_reply_is_dropped_and_said_so_a_late_one_is_only_dropped(device: Device, server: Federation) -> None:
+    """The engine hears of accepted replies only: it would wait for a refused one until the deadline."""
+    server.receipts += [pb.Receipt(verdict=pb.LATE), pb.Receipt(verdict=pb.REFUSED, reason="array 'w' holds NaN")]
+    with device.running() as executor:
+        server.offer(work(server, 0))
+        server.expect("transfer")
+        refused = server.offer(work(server, 1))
+        declined = server.expect("declined").declined
+        assert (declined.key, declined.why) == (refused.key, pb.FAILED)
+        assert declined.reason == "its reply was refused: array 'w' holds NaN"
+        server.expect("transfer")
+    assert len(executor.jobs) == server.calls["submit"] == 2
+    assert Archive(device.path / "memory").of("scripted").pending("r", "h") is None
+
+
 def test_agent_with_another_memory_says_which(device: Device, server: Federation) -> None:
     with device.running() as executor:
         offer = server.offer(work(server, 5, memory_step=4, merged_step=4))
