@@ -75,6 +75,7 @@ class _Task:
         accelerator.forget_peak()
         with self.meter.measuring() as whole, self.source.touched() as touched, self.meter.phase("train"):
             reply, memory = self.method.work(self.task, self.memory, site)
+        self._move_loading("train")
         whole.data_bytes, whole.model_bytes = touched.n_bytes, site.trained.model_bytes
         whole.n_samples = site.trained.n_samples or touched.n
         report = self._report(site.trained, isolated=isolated)
@@ -156,12 +157,17 @@ class _Task:
         return report
 
     def _seconds(self, report: pb.ResourceReport) -> None:
-        """All phases, those after the measured part too; loading within the training counts as loading."""
-        seconds = self.meter.measured.seconds
-        if "train" in seconds:
-            seconds["train"] -= self.source.load_s
-        seconds["load_data"] += self.source.load_s
-        report.seconds.update(seconds)
+        """All phases, those after the measured part too."""
+        self._move_loading("evaluate")
+        report.seconds.update(self.meter.measured.seconds)
+
+    def _move_loading(self, phase: str) -> None:
+        """What was loaded within a phase counts as loading."""
+        seconds, loaded_s = self.meter.measured.seconds, self.source.load_s
+        self.source.load_s = 0.0
+        seconds["load_data"] += loaded_s
+        if phase in seconds:
+            seconds[phase] -= loaded_s
 
 
 def to_report(measured: Measured) -> pb.ResourceReport:

@@ -12,6 +12,7 @@ from common import methods, pb
 from common.blobs import Blobs
 from common.errors import ConfigError
 from common.wire import records
+from edge_client import evaluation
 from edge_client.job import Finished, Job, PreparedData
 from edge_client.work import run_job
 from edge_client.workplace import Workplace
@@ -57,6 +58,22 @@ def test_work_trains_and_tells_what_it_cost(place: Workplace, data: Path) -> Non
     assert report.wall_s >= sum(report.seconds.values()) * 0.99
     assert report.loss > 0
     assert not done(job(place, data), place).report.warmup
+
+
+def test_what_an_evaluation_loads_is_not_taken_from_the_training(
+    place: Workplace, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured = evaluation.measured
+
+    def slow(method: Any, held: Any, site: Any, *rest: Any) -> Any:
+        site._source.load_s += 100.0
+        return measured(method, held, site, *rest)
+
+    monkeypatch.setattr(evaluation, "measured", slow)
+    seconds = done(job(place, data, moments=["trained"]), place).report.seconds
+    assert seconds["load_data"] >= 100
+    assert 0 < seconds["train"] < 100
+    assert seconds["evaluate"] < 0  # it took no hundred seconds
 
 
 def test_moments_inside_a_training_task(place: Workplace, data: Path) -> None:
