@@ -15,7 +15,7 @@ DENSE_BYTES = 2_328_104
 def layers(found: Kept, parity: Kept) -> Iterator[str]:
     runs = [(f"40 agents, {label}", found.of(label)[:1]) for label in found.labels if label.startswith("FedOBP")]
     runs += [(f"100 agents, {label}", parity.of(label)[:1]) for label in parity.labels if label.startswith("FedOBP")]
-    tensors = list(dict.fromkeys(name for _, some in runs for run in some for name in _tensors(run)))
+    tensors = sorted({name for _, some in runs for run in some for name in _tensors(run)})
     yield (
         "Personal entries of an agent in a round by tensor, mean over the second half of the rounds (an agent that"
         " comes for the first time has none).\n"

@@ -48,7 +48,7 @@ def personal(shown: list[tuple[str, Run]], path: Path) -> Path:
     figure, panels = plt.subplots(
         len(shown), 1, figsize=(7, 1.0 + 1.9 * len(shown)), layout="constrained", sharex=True, squeeze=False
     )
-    names = list(dict.fromkeys(n for _, run in shown for r in run.rounds for n in r.counts if _is_tensor(n)))
+    names = sorted({n for _, run in shown for r in run.rounds for n in r.counts if _is_tensor(n)})
     for axes, (title, run) in zip(panels[:, 0], shown, strict=True):
         rounds = [r for r in run.rounds if r.counts.get("personal")]
         shares = [[r.counts.get(name, 0.0) / r.counts["personal"] for r in rounds] for name in names]
