@@ -253,3 +253,11 @@ def test_threads_come_from_the_environment() -> None:
     assert os.environ["EDGEFED_THREADS"] == "1"
     make("linear")
     assert torch.get_num_threads() == 1
+
+
+def test_who_shares_a_batch_plays_no_role_for_a_learner_that_only_looks(images: Make) -> None:
+    samples = images(6, (32, 32, 3))
+    learner = learners.make("torch", ModelSpec("resnet10", {"width": 4, "input": "32x32x3", "stem": "small"}), 3)
+    weights = learner.initial(np.random.default_rng(0))
+    alone = [learner.scores(weights, samples.take(np.array([i]))) for i in range(6)]
+    close(learner.scores(weights, samples), np.concatenate(alone), atol=1e-5)

@@ -31,6 +31,7 @@ class Network:
         self.flat = torch.zeros(self.layout.size, device=device)
         self.slopes = torch.zeros(0, device=device)  # gradients, while training
         self.net: Any = described.to_empty(device=device)  # Any: `features` and `classifier`, see common/nets
+        self.net.eval()  # a module begins in training mode, in which batch norm would look at whoever shares the batch
         self._params = dict(self.net.named_parameters())
         self._buffers = {name: b for name, b in self.net.named_buffers() if name in self.specs}
         for name, param in self._params.items():
