@@ -1,6 +1,7 @@
 """Models by name: shapes, first weights, and the options that each takes; nothing here imports torch.
 
-`linear` and `mlp` are described here, so that they need no torch; every other name is a file in `common/nets/`.
+`linear`, `mlp` and `onnx` (a frozen backbone that was exported) are described here, so that they need no torch; every
+other name is a file in `common/nets/`.
 Options come from `[model]` of the run file. All models have `input`, the shape of one sample, because the server draws
 first weights where there are no data: "28x28x1" or [28, 28, 1] (height, width, channels), or 64 for flat features.
 """
@@ -35,14 +36,26 @@ class MlpOptions:
     hidden: int = 64
 
 
+@dataclass(frozen=True)
+class ExportedOptions:
+    """A frozen backbone as one ONNX graph: `n_bytes` long, with features of size `dim`; its exporter says both."""
+
+    input: str = "64x64x3"
+    dim: int = 128
+    n_bytes: int = 0
+
+
 _PARTS: dict[str, ModelPart] = {
     "classifier": "head", "objective": "objective", "prompt": "prompt", "adapter": "adapter",
 }  # fmt: skip
 _DENSE: dict[str, type[LinearOptions] | type[MlpOptions]] = {"linear": LinearOptions, "mlp": MlpOptions}
+EXPORTED = "onnx"
+GRAPH = "graph"  # its one tensor beside the head's
+_PLAIN: dict[str, type[Any]] = {**_DENSE, EXPORTED: ExportedOptions}  # Any: an Options dataclass
 
 
 def names() -> tuple[str, ...]:
-    return tuple(sorted({*_DENSE, *nets.names()}))
+    return tuple(sorted({*_PLAIN, *nets.names()}))
 
 
 def load(
@@ -84,7 +97,7 @@ class NamedModel:
         return cast(Weights, _net_describer().drawn(spec, n_classes, self.objective, self.objective_options, rng))
 
     def _is_plain(self, spec: ModelSpec) -> bool:
-        return is_dense(spec.name) and self.objective == "cross_entropy"  # others may bring tensors of their own
+        return spec.name in _PLAIN and self.objective == "cross_entropy"  # others may bring tensors of their own
 
 
 def is_dense(name: str) -> bool:
@@ -103,15 +116,15 @@ def varied(spec: ModelSpec, n_classes: int, variant: Mapping[str, Scalar]) -> tu
 
 def with_classes(spec: ModelSpec, classes: tuple[str, ...]) -> ModelSpec:
     """The model told its class names, if it is one that reads them (option `classes`)."""
-    if spec.name in _DENSE or "classes" not in {f.name for f in fields(options_of(spec))}:
+    if spec.name in _PLAIN or "classes" not in {f.name for f in fields(options_of(spec))}:
         return spec
     return ModelSpec(spec.name, {**spec.options, "classes": classes})
 
 
 def options_of(spec: ModelSpec) -> Any:  # Any: each model has its own Options dataclass
     """The model's options, checked; defaults where nothing is given."""
-    if spec.name in _DENSE:
-        return from_options(_DENSE[spec.name], spec.options, f"option of model {spec.name}")
+    if spec.name in _PLAIN:
+        return from_options(_PLAIN[spec.name], spec.options, f"option of model {spec.name}")
     if spec.name not in nets.names():
         raise UnknownName("model", spec.name, names())
     need_torch(f"model {spec.name!r}")
@@ -159,10 +172,13 @@ def need_torch(what: str) -> None:
 
 
 def dense(spec: ModelSpec, n_classes: int) -> dict[str, Spec]:
-    """Tensors of `linear` and `mlp`; weights are (out, in), and the head has the names of any net's head."""
+    """Tensors of models that need no torch; weights are (out, in), and the head has the names of any net's head."""
     options = options_of(spec)
     size = int(np.prod(shape_of(options.input)))
     found: dict[str, Spec] = {}
+    if isinstance(options, ExportedOptions):
+        found |= {GRAPH: Spec((options.n_bytes,), "uint8", "counter", GRAPH)}  # not averaged, no optimiser moves it
+        size = options.dim
     if isinstance(options, MlpOptions):
         found |= {"fc1.weight": _spec("fc1", options.hidden, size), "fc1.bias": _spec("fc1", options.hidden)}
         size = options.hidden
@@ -213,7 +229,9 @@ def _spec(layer: str, *shape: int) -> Spec:
 
 def _drawn(specs: Mapping[str, Spec], rng: "np.random.Generator") -> Weights:
     fan_in = {spec.layer: spec.shape[1] for spec in specs.values() if len(spec.shape) == 2}
-    return Weights({name: fan_in_uniform(rng, spec.shape, fan_in[spec.layer]) for name, spec in specs.items()})
+    found = {n: fan_in_uniform(rng, s.shape, fan_in[s.layer]) for n, s in specs.items() if s.layer in fan_in}
+    graph = {name: np.zeros(spec.shape, np.uint8) for name, spec in specs.items() if name == GRAPH}
+    return Weights({**graph, **found}, {name: spec.kind for name, spec in specs.items()})
 
 
 def _net_describer() -> Any:  # Any: its types are torch's, which this module does not import

@@ -37,6 +37,8 @@ def choose(preference: str, model: ModelSpec, *, objective: str = "cross_entropy
         raise UnknownName("model", model.name, models.names())
     if objective not in objectives.names():
         raise UnknownName("objective", objective, objectives.names())
+    if model.name == models.EXPORTED or preference == "onnx":
+        return _onnx(preference, model, objective)
     numpy_can = models.is_dense(model.name) and objective == "cross_entropy"
     what = f"model {model.name!r} with objective {objective!r}"
     match preference:
@@ -53,6 +55,21 @@ def choose(preference: str, model: ModelSpec, *, objective: str = "cross_entropy
             return preference
         case _:
             raise UnknownName("learner", preference, ("auto", *names()))
+
+
+def _onnx(preference: str, model: ModelSpec, objective: str) -> str:
+    """The learner for heads over an exported backbone; a linear head on its features stays with numpy."""
+    if preference not in ("auto", *names()):
+        raise UnknownName("learner", preference, ("auto", *names()))
+    if objective == "cross_entropy" and models.is_dense(model.name):
+        return "numpy"
+    if objective != "cross_entropy" or model.name != models.EXPORTED or preference not in ("auto", "onnx"):
+        raise ConfigError(
+            f"the onnx learner trains heads over an exported backbone with cross_entropy, and nothing else does: "
+            f"expected [model] name = {models.EXPORTED!r} and learner auto or onnx, got model {model.name!r} with "
+            f"objective {objective!r} and learner {preference!r}"
+        )
+    return "onnx"
 
 
 def make(

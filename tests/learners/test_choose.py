@@ -17,7 +17,7 @@ def test_auto_takes_numpy_where_numpy_will_do() -> None:
 def test_without_torch_a_net_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch", None)
     assert learners.choose("auto", ModelSpec("mlp")) == "numpy"
-    assert learners.available() == ("numpy",)
+    assert learners.available() == ("numpy", "onnx")
     with pytest.raises(ConfigError, match=r"model 'fedavg_cnn' with objective 'cross_entropy' needs edgefed\[torch\]"):
         learners.choose("auto", ModelSpec("fedavg_cnn"))
     with pytest.raises(ConfigError, match=r"model 'linear' .* needs edgefed\[torch\]"):
