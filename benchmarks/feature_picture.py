@@ -1,4 +1,4 @@
-"""Features of one agent's test images before and after training: t-SNE, and two numbers that a picture can not give.
+"""All test images through one agent's adapter, before and after training: t-SNE, and numbers that no picture gives.
 
 t-SNE makes clusters of anything, so the silhouette (cosine, by true class) and the accuracy of the k nearest
 neighbours, each image left out in turn, are written beside it; both are of the features themselves, not of the picture.
@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from benchmarks import experiment, in_memory, plot
 from common import files, personal, runfile
 from common.errors import ConfigError
-from common.payloads import Weights
 
 SEED, PERPLEXITY, NEIGHBOURS = 0, 20.0, 5
 Features = NDArray[np.floating[Any]]
@@ -43,26 +42,25 @@ class Compared:
 
 
 def draw(name: str, label: str, to: Path, changed: Mapping[str, Any]) -> tuple[Path, Compared]:
-    """Trains a row in this process, and draws the agent with the most classes among its test images."""
+    """Trains a row in this process, and looks through the agent with the most classes to train on."""
     stem, text = experiment.find(name)
     file = runfile.parse(text, name)
     file = in_memory.row(runfile.with_overrides(file, changed) if changed else file, label)
     fleet = in_memory.fleet(file).rounds(file.run.rounds)
-    agent = max(fleet.agents.values(), key=lambda a: (len(np.unique(a.views.test.labels)), a.name))
-    inputs = agent.views.test
-    if len(inputs) <= PERPLEXITY:
-        raise ConfigError(f"agent {agent.name} has {len(inputs)} test images, t-SNE needs more than {PERPLEXITY:.0f}")
+    agent = max(fleet.agents.values(), key=lambda a: (len(np.unique(a.views.train.labels)), a.name))
+    tests = [other.views.test for other in fleet.agents.values()]
+    labels = np.concatenate([test.labels for test in tests])
+    if len(labels) <= PERPLEXITY:
+        raise ConfigError(f"there are {len(labels)} test images, t-SNE needs more than {PERPLEXITY:.0f}")
     site = fleet.site(agent, file.run.rounds)
     learner, own = site.learner(adapter=True), getattr(agent.memory, "own", None)
     if own is None or not any(name.startswith("adapter.") for name in own):
         raise ConfigError(f"row {label!r}: its agents train no image features; take one with an adapter")
     first = personal.whole(site, learner, [])
     moved = personal.whole(site, learner, [own.only(learner.parameters())])
-    static, trained = _embedded(learner, first, inputs), _embedded(learner, moved, inputs)
-    labels = inputs.labels
-    found = Compared(
-        stem, label, agent.name, len(inputs), len(np.unique(labels)), numbers(static, labels), numbers(trained, labels)
-    )
+    static, trained = (np.concatenate([learner.embed(w, test) for test in tests]) for w in (first, moved))
+    both = numbers(static, labels), numbers(trained, labels)
+    found = Compared(stem, label, agent.name, len(labels), len(np.unique(labels)), *both)
     plot.save(_figure(static, trained, labels, found), to)
     files.write_durably(to.with_suffix(".json"), [(json.dumps(asdict(found), indent=1) + "\n").encode()])
     return to, found
@@ -83,25 +81,22 @@ def numbers(features: Features, labels: NDArray[np.int64]) -> Numbers:
     return Numbers(round(silhouette, 4), round(float(np.mean(voted == labels)), 4))
 
 
-def _embedded(learner: Any, weights: Weights, inputs: Any) -> Features:
-    found: Features = learner.embed(weights, inputs)
-    return found
-
-
 def _figure(static: Features, trained: Features, labels: NDArray[np.int64], found: Compared) -> Any:
     from sklearn.manifold import TSNE
 
     plt = importlib.import_module("matplotlib.pyplot")  # benchmarks.plot has chosen where it draws
     figure, axes = plt.subplots(1, 2, figsize=(9, 4.4), layout="constrained")
-    colours = plt.get_cmap("tab20")
     order = np.unique(labels, return_inverse=True)[1]
+    colours = plt.get_cmap("nipy_spectral")(np.linspace(0.05, 0.95, found.n_classes))
     for axis, features, title, of in (
         (axes[0], static, "static features", found.static),
         (axes[1], trained, "after training", found.trained),
     ):
         places = TSNE(perplexity=PERPLEXITY, metric="cosine", init="random", random_state=SEED).fit_transform(features)
-        axis.scatter(places[:, 0], places[:, 1], s=14, color=[colours(c % colours.N) for c in order])
+        axis.scatter(places[:, 0], places[:, 1], s=10, color=colours[order])
         said = f"silhouette {of.silhouette:.3f}, {NEIGHBOURS} nearest {100 * of.neighbours:.1f} %"
         axis.set(title=f"{title}\n{said}", xticks=[], yticks=[])
-    figure.suptitle(f"{found.row}: agent {found.agent}, {found.n_images} test images of {found.n_classes} classes")
+    figure.suptitle(
+        f"{found.row}: {found.n_images} test images of {found.n_classes} classes through agent {found.agent}"
+    )
     return figure
