@@ -32,6 +32,8 @@ in the last round: never the best one.
 
     fed-bench run fedobp_fashion_mnist --out out/fashion     goes on where it stopped; the other experiments likewise
     fed-bench condense out/fashion --out docs/experiments
+    fed-bench theory fedobp_parity --out docs/experiments    what losing entries costs, by score and otherwise
+    fed-bench scoring --out docs/experiments                 time and memory of the scoring on the server
     fed-bench page fedobp
 """
 
