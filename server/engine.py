@@ -129,7 +129,9 @@ class Engine:
     def _step(self, place: Place) -> Place:
         while (row := self._ledger.step(place.step)) is None:
             if not self._try_open(place):
-                self._tending.say(f"round {place.round} waits for agents: {len(self._ready_now())} are connected")
+                self._tending.say(
+                    f"round {place.round} waits for agents: {len(self._preparing.at_hand())} are connected"
+                )
                 self._tending.next()
         self._tending.say("")
         after = self._course.after(place)
@@ -243,7 +245,7 @@ class Engine:
     def _try_open(self, place: Place) -> bool:
         """Choose the agents of the step and write down what `plan` will see of them; False when too few are there."""
         agents = self._course.file_at(place.round).agents
-        present = self._ready_now()
+        present = self._preparing.at_hand()
         ready = self._preparing.ready()
         names = selection.chosen(ready, present, agents, self._course.file.run.seed, place.round)
         if not names:
@@ -295,7 +297,7 @@ class Engine:
         ready = {name for name in self._preparing.ready() if name in self._fitting()}
         sampled = [report.agent for report in self._report.agents if report.step == place.step]
         at = (place.step, place.round)
-        return evaluating.chosen(self._course.file, at, ready, self._ready_now(), sampled)
+        return evaluating.chosen(self._course.file, at, ready, self._preparing.at_hand(), sampled)
 
     def _evaluate(self) -> None:
         """Measure the State of the last round, if an evaluation is open."""
@@ -367,11 +369,6 @@ class Engine:
 
     def _fitting(self) -> dict[str, Present]:
         return {agent.name: agent for agent in self._fleet.agents() if self._preparing.fits(agent)}
-
-    def _ready_now(self) -> dict[str, Present]:
-        """Agents that are ready for the run and connected."""
-        ready = self._preparing.ready()
-        return {name: agent for name, agent in self._fitting().items() if agent.online and name in ready}
 
     def _decoded(self, cls: Any, record: pb.Record, what: str) -> Any:
         return records.decode(cls, record, lambda ref, _type: self._blobs.open(ref), where=f"run {self.run}: {what}")

@@ -19,7 +19,7 @@ from common import pb
 from common.errors import EXIT_STATE, ConfigError, LocalFault
 from server.events import Key
 
-FORMAT = 1  # of the tables below; a folder of a newer one is refused
+FORMAT = 2  # of the tables below; a folder of a newer one is refused, one of an older one brought up to date
 
 TABLES = """
 -- told to agents when they join: runs of the same name in another journal are other runs
@@ -31,11 +31,12 @@ CREATE TABLE runs(
   method TEXT NOT NULL, rounds INTEGER NOT NULL, init_from TEXT NOT NULL, status TEXT NOT NULL,
   reason TEXT NOT NULL DEFAULT '', created_at REAL NOT NULL, finished_at REAL NOT NULL DEFAULT 0);
 CREATE TABLE files(run TEXT, name TEXT, ref BLOB NOT NULL, PRIMARY KEY(run, name)) WITHOUT ROWID;
--- agents that have looked at a run; position: index among those with named data; merged: last merged step
+-- agents that have looked at a run; position: index among those with named data; merged: last merged step;
+-- described: digest of what their host said of them when they were asked to look, NULL when that is not known
 CREATE TABLE agents(
   run TEXT, agent TEXT, prepared BLOB, position INTEGER,
   memory_step INTEGER NOT NULL DEFAULT -1, merged_step INTEGER NOT NULL DEFAULT -1, spans BLOB NOT NULL DEFAULT x'',
-  PRIMARY KEY(run, agent)) WITHOUT ROWID;
+  described BLOB, PRIMARY KEY(run, agent)) WITHOUT ROWID;
 CREATE TABLE checkpoints(
   run TEXT PRIMARY KEY, step INTEGER NOT NULL, round INTEGER NOT NULL, phase INTEGER NOT NULL,
   record BLOB NOT NULL, digest BLOB NOT NULL);
@@ -63,6 +64,7 @@ CREATE TABLE results(run TEXT, name TEXT, ref BLOB NOT NULL, PRIMARY KEY(run, na
 CREATE TABLE refs(owner TEXT, sha256 BLOB, PRIMARY KEY(owner, sha256)) WITHOUT ROWID;
 CREATE INDEX refs_by_digest ON refs(sha256);
 """
+UPGRADES = {1: "ALTER TABLE agents ADD COLUMN described BLOB;"}  # from that format to the next
 # What need not survive: payloads in use by a transfer or an open step, and those that lost an owner.
 MEMORY_TABLES = """
 CREATE TEMP TABLE pins(owner TEXT, sha256 BLOB, PRIMARY KEY(owner, sha256)) WITHOUT ROWID;
@@ -265,6 +267,8 @@ def _opened(folder: Path) -> sqlite3.Connection:
             )
         if version == 0:
             db.executescript(f"BEGIN; {TABLES} PRAGMA user_version = {FORMAT}; COMMIT;")
+        for older in range(version, FORMAT) if version else ():
+            db.executescript(f"BEGIN; {UPGRADES[older]} PRAGMA user_version = {older + 1}; COMMIT;")
         db.executescript(MEMORY_TABLES)
     except sqlite3.DatabaseError as error:
         if db is not None:

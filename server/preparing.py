@@ -1,7 +1,11 @@
-"""Which agents are ready for a run: each looks at it once and says what its data are under the run's class list."""
+"""Which agents are ready for a run: each looks at it once and says what its data are under the run's class list.
 
+One that comes back as something else, with other data or another budget, looks again before it gets another task.
+"""
+
+import hashlib
 import logging
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from common import pb
@@ -29,15 +33,16 @@ class Preparing:
     classes: Classes | None = None  # common to all agents, once settled
     declined: dict[str, str] = field(default_factory=dict)
     _asked: set[str] = field(default_factory=set)
+    _described: dict[str, bytes] = field(default_factory=dict)  # agent -> digest of what it was when it was asked last
 
     def look(self) -> None:
-        """Ask every agent that is there and was not asked."""
+        """Ask every agent that is there, unless it was asked as it is now."""
         present = [agent for agent in self.fleet.agents() if self.fits(agent)]
-        ready = self.ready()
-        self._give_positions(present, ready)
+        self._give_positions(present)
         positions = self.positions()
+        asked = {*self.at_hand(), *self._asked, *self.declined}
         for agent in present:
-            if not agent.online or agent.name in ready | self._asked | self.declined.keys():
+            if not agent.online or agent.name in asked:
                 continue
             if agent.description.named_data and agent.name not in positions:
                 if reason := self._no_position(positions):
@@ -50,6 +55,7 @@ class Preparing:
                 offer.data.CopyFrom(pb.DataIndex(index=index, of=of))
             if self.fleet.offer(offer):
                 self._asked.add(agent.name)
+                self._described[agent.name] = _digest(agent)
 
     def heard(self, event: Event) -> None:
         match event:
@@ -73,17 +79,28 @@ class Preparing:
         return set(self.file.agents.tags) <= set(agent.description.tags)
 
     def ready(self) -> set[str]:
+        """Those that have looked at the run, whether or not they are there now."""
         query = "SELECT agent FROM agents WHERE run = ? AND prepared IS NOT NULL"
         return {row["agent"] for row in self.journal.rows(query, self.run)}
 
+    def at_hand(self) -> dict[str, Present]:
+        """Those of them that are connected, and are what they were when they looked."""
+        query = "SELECT agent, described FROM agents WHERE run = ? AND prepared IS NOT NULL"
+        then = {row["agent"]: row["described"] for row in self.journal.rows(query, self.run)}
+        return {
+            agent.name: agent
+            for agent in self.fleet.agents()
+            if agent.online and agent.name in then and self.fits(agent) and then[agent.name] in (None, _digest(agent))
+        }
+
     def is_settled(self) -> bool:
         """Whether enough are ready and nobody who is there has still to answer."""
-        return len(self.ready()) >= self._least() and not self._asked
+        return len(self._willing()) >= self._least() and not self._asked
 
     def nobody_can(self) -> str:
         """Why this run will not start with the agents that are there; empty while it may."""
         present = [agent.name for agent in self.fleet.agents() if self.fits(agent) and agent.online]
-        ready = self.ready()
+        ready = self._willing()
         refusing = sorted(self.declined.keys() & set(present))
         if self._asked or len(ready) >= self._least() or not refusing or len(present) < self._least():
             return ""
@@ -93,7 +110,7 @@ class Preparing:
         return f"too few agents can serve run {self.run}: expected {self._least()}, got {len(ready)}; {reasons}"
 
     def waiting_for(self) -> str:
-        return f"waiting for agents: {len(self.ready())} of {self._least()} are ready"
+        return f"waiting for agents: {len(self._willing())} of {self._least()} are ready"
 
     def positions(self) -> dict[str, tuple[int, int]]:
         """agent -> its index among those with named data, of how many."""
@@ -112,6 +129,8 @@ class Preparing:
         first: tuple[str, Classes] | None = None
         query = "SELECT agent, prepared FROM agents WHERE run = ? AND prepared IS NOT NULL ORDER BY agent"
         for row in self.journal.rows(query, self.run):
+            if row["agent"] in self.declined:  # what it has now
+                continue
             classes = tuple(pb.Prepared.FromString(row["prepared"]).classes)
             if first is None:
                 first = (row["agent"], classes)
@@ -123,6 +142,9 @@ class Preparing:
         self.classes = None if first is None else first[1]
         return self.classes
 
+    def _willing(self) -> set[str]:
+        return self.ready() - self.declined.keys()
+
     def _prepared(self, agent: str, data: pb.DataFacts, classes: Classes) -> None:
         if self.classes is not None and classes != self.classes:
             self.declined[agent] = (
@@ -132,12 +154,12 @@ class Preparing:
             return
         prepared = pb.Prepared(data=data, classes=classes).SerializeToString()
         self.journal.write(
-            "INSERT INTO agents(run, agent, prepared) VALUES (?, ?, ?)"
-            " ON CONFLICT DO UPDATE SET prepared = excluded.prepared",
-            *(self.run, agent, prepared),
+            "INSERT INTO agents(run, agent, prepared, described) VALUES (?, ?, ?, ?)"
+            " ON CONFLICT DO UPDATE SET prepared = excluded.prepared, described = excluded.described",
+            *(self.run, agent, prepared, self._described.get(agent, b"")),
         )
 
-    def _give_positions(self, present: Iterable[Present], ready: Collection[str]) -> None:
+    def _give_positions(self, present: Iterable[Present]) -> None:
         n = self.file.data.n_agents
         if n is None or self.positions():
             return
@@ -145,7 +167,11 @@ class Preparing:
         if len(named) >= n:
             with self.journal.commit() as db:
                 rows = [(self.run, name, position) for position, name in enumerate(named[:n])]
-                db.executemany("INSERT INTO agents(run, agent, position) VALUES (?, ?, ?)", rows)
+                db.executemany(
+                    "INSERT INTO agents(run, agent, position) VALUES (?, ?, ?)"
+                    " ON CONFLICT DO UPDATE SET position = excluded.position",
+                    rows,
+                )
 
     def _no_position(self, positions: dict[str, tuple[int, int]]) -> str:
         if self.file.data.n_agents is None:
@@ -158,6 +184,15 @@ class Preparing:
 
     def _is_mine(self, key: Key) -> bool:
         return key.run == self.run and key.kind == pb.PREPARE
+
+
+def _digest(agent: Present) -> bytes:
+    """Of what decides whether and on what it can work: its data, learners and budget, not its tags."""
+    description = pb.AgentDescription(data=agent.description.data, named_data=agent.description.named_data)
+    hello = pb.Hello(learners=agent.hello.learners, agents=[description])
+    if agent.hello.HasField("memory_budget_bytes"):
+        hello.memory_budget_bytes = agent.hello.memory_budget_bytes
+    return hashlib.sha256(hello.SerializeToString(deterministic=True)).digest()
 
 
 def _shown(classes: Classes) -> str:

@@ -73,7 +73,8 @@ class Device:
         return self
 
     def hello(self) -> pb.Hello:
-        description = pb.AgentDescription(name=self.name, tags=self.tags, named_data=self.named)
+        facts = None if self.named else pb.DataFacts(n_train=self.n_samples)
+        description = pb.AgentDescription(name=self.name, tags=self.tags, named_data=self.named, data=facts)
         return pb.Hello(host=self.name, instance=f"i-{self.name}", agents=[description])
 
     def leave(self) -> None:

@@ -31,6 +31,21 @@ def test_a_folder_of_a_newer_version_is_refused_and_left_as_it_was(tmp_path: Pat
         Journal(tmp_path)
 
 
+def test_a_folder_of_an_older_version_is_brought_up_to_date(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    wanted = [tuple(row) for row in journal.rows("PRAGMA table_info(agents)")]
+    journal.write("INSERT INTO agents(run, agent, prepared) VALUES ('r', 'a', x'01')")
+    journal.close()
+    db = sqlite3.connect(tmp_path / "journal.sqlite")
+    db.executescript("ALTER TABLE agents DROP COLUMN described; PRAGMA user_version = 1")
+    db.close()
+    journal = Journal(tmp_path)
+    assert [tuple(row) for row in journal.rows("PRAGMA table_info(agents)")] == wanted
+    assert [row["agent"] for row in journal.rows("SELECT agent FROM agents")] == ["a"]
+    assert tuple(journal.row("PRAGMA user_version") or ()) == (FORMAT,)
+    journal.close()
+
+
 def test_a_file_that_is_no_journal_is_refused(tmp_path: Path) -> None:
     (tmp_path / "journal.sqlite").write_bytes(b"no database, but long enough to be one" * 100)
     with pytest.raises(ConfigError, match="cannot use the journal") as caught:
