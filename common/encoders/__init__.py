@@ -61,7 +61,7 @@ class Encoder(Protocol):
     is_causal: bool  # what follows a text's end changes nothing of its features
 
     def tokens(self, texts: list[str], length: int | None = None) -> "Tensor":
-        """(n, longest) token ids from start to end, or (n, length), filled up behind the end."""
+        """(n, longest) token ids from start to end, or (n, length), filled up behind the end; on the device."""
         ...
 
     def ends(self, ids: "Tensor") -> "Tensor":
@@ -95,13 +95,13 @@ def preprocessing(name: str) -> Preprocessing:
 
 
 @functools.lru_cache(maxsize=2)
-def load(name: str) -> Encoder:
-    """The encoder with its weights; needs torch. Loaded once in a process.
+def load(name: str, device: str = "cpu") -> Encoder:
+    """The encoder with its weights on a device of torch's; needs torch. Loaded once in a process.
 
     Raises:
         ConfigError: a file is missing, or a library.
     """
-    return cast(Encoder, _reader(name).load(name))
+    return cast(Encoder, _reader(name).load(name, device))
 
 
 @functools.lru_cache(maxsize=8)

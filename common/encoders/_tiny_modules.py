@@ -26,7 +26,7 @@ class TextTower(nn.Module):
         q, k, v = (x @ self.qkv.T).chunk(3, dim=-1)
         x = x + F.scaled_dot_product_attention(q, k, v, is_causal=True) @ self.out.T
         x = x + torch.tanh(x @ self.up.T) @ self.down.T
-        return x[torch.arange(len(x)), ends] @ self.projection.T
+        return x[torch.arange(len(x), device=ends.device), ends] @ self.projection.T
 
 
 class ImageTower(nn.Module):

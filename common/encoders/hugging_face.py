@@ -42,7 +42,7 @@ def preprocessing(name: str) -> Preprocessing:
     return Preprocessing(resize, crop, tuple(mean), tuple(std), int(given.get("resample", 3)))
 
 
-def load(name: str) -> "HuggingFace":
+def load(name: str, device: str = "cpu") -> "HuggingFace":
     place = encoders.folder(name)
     encoders.check_files(place, (encoders.CONFIG, encoders.WEIGHTS))
     if not any((place / file).is_file() for file in encoders.TOKENIZER):
@@ -60,7 +60,7 @@ def load(name: str) -> "HuggingFace":
         raise ConfigError(
             f"encoder {place} cannot be loaded: {error}; {encoders.PLACE}", exit_code=EXIT_DATA
         ) from error
-    return HuggingFace(known, model.float().eval().requires_grad_(False), tokenizer)
+    return HuggingFace(known, model.float().eval().requires_grad_(False).to(device), tokenizer)
 
 
 class HuggingFace:
@@ -76,7 +76,8 @@ class HuggingFace:
 
     def tokens(self, texts: list[str], length: int | None = None) -> Any:
         how = {"padding": True} if length is None else {"padding": "max_length", "max_length": length}
-        return self._tokenizer(texts, return_tensors="pt", **how)["input_ids"]
+        ids = self._tokenizer(texts, return_tensors="pt", **how)["input_ids"]
+        return ids.to(self._model.device)
 
     def ends(self, ids: Any) -> Any:
         """The end token has the largest id, and fills up behind itself in some tokenizers: its first place counts.

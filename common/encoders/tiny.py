@@ -20,8 +20,8 @@ def preprocessing(name: str) -> Preprocessing:
     return Preprocessing(SIDE, SIDE, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 
 
-def load(name: str) -> "Tiny":
-    return Tiny()
+def load(name: str, device: str = "cpu") -> "Tiny":
+    return Tiny(device)
 
 
 class Tiny:
@@ -31,17 +31,18 @@ class Tiny:
     logit_scale = 10.0
     is_causal = True
 
-    def __init__(self) -> None:
+    def __init__(self, device: str) -> None:
         from common.encoders import _tiny_modules  # it needs torch when it is imported
 
-        self._text, self._image = _tiny_modules.towers(FACTS, END + 1, PATCH)
+        text, image = _tiny_modules.towers(FACTS, END + 1, PATCH)
+        self._text, self._image, self._device = text.to(device), image.to(device), device
 
     def tokens(self, texts: list[str], length: int | None = None) -> Any:
         import torch
 
         rows = [[START, *(_id(word) for word in text.replace(".", " .").split()), END] for text in texts]
         longest = max(map(len, rows)) if length is None else length
-        return torch.tensor([row + [END] * (longest - len(row)) for row in rows])
+        return torch.tensor([row + [END] * (longest - len(row)) for row in rows], device=self._device)
 
     def ends(self, ids: Any) -> Any:
         return ids.argmax(dim=-1)

@@ -17,12 +17,11 @@ FILLER = "x"  # what a prompt of placeholder words is made of
 
 @functools.lru_cache(maxsize=8)
 def texts_of(
-    encoder: str, data: str, template: str, classes: tuple[str, ...], n_context: int, precision: str
+    encoder: str, data: str, template: str, classes: tuple[str, ...], n_context: int, precision: str, device: str
 ) -> "Texts":
     """Made once in a process for each class list."""
-    return Texts(
-        encoders.load(encoder), class_texts.of(data, template), classes, n_context, half=precision != "float32"
-    )
+    texts = class_texts.of(data, template)
+    return Texts(encoders.load(encoder, device), texts, classes, n_context, half=precision != "float32")
 
 
 class Spliced:

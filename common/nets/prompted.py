@@ -125,7 +125,7 @@ class Prompted(nn.Module):
         return F.normalize(ratio * self.adapter(x) + (1 - ratio) * x, dim=-1)
 
     def classifier(self, embedding: torch.Tensor) -> torch.Tensor:
-        texts = self.texts()
+        texts = self.texts(embedding.device)
         self._now = t = texts.features(self.prompts())  # (prompts, classes, dim)
         if embedding.dim() == 2:
             scores: torch.Tensor = texts.scale * (embedding @ t.mean(0).T)
@@ -142,12 +142,12 @@ class Prompted(nn.Module):
         common = prompt.context + prompt.u @ prompt.v if self._options.rank else prompt.context
         return torch.cat([common, prompt.own]) if self._options.own else common
 
-    def texts(self) -> Texts:
+    def texts(self, device: torch.device) -> Texts:
         if self._texts is None:
             o = self._options
             if len(o.classes) != self._n_classes:
                 raise LocalFault(f"prompted needs {self._n_classes} class names for its texts, got {len(o.classes)}")
-            self._texts = texts_of(o.encoder, o.texts, o.template, o.classes, o.context, o.precision)
+            self._texts = texts_of(o.encoder, o.texts, o.template, o.classes, o.context, o.precision, str(device))
         return self._texts
 
     def _text_contrast(self, term: Term) -> Loss:
@@ -162,7 +162,7 @@ class Prompted(nn.Module):
         temperature, placeholder = float(term.arrays["temperature"]), bool(term.arrays["placeholder"])
 
         def loss(seen: Seen) -> torch.Tensor:
-            texts = self.texts()
+            texts = self.texts(seen.embeddings[0].device)
             anchor = texts.placeholder() if placeholder else texts.features(None)
             if self._now is None:
                 raise LocalFault("term 'text_contrast' was asked for before any scores")
