@@ -28,6 +28,8 @@ def n_values(specs: dict[str, Spec], kind: str = "param") -> int:
         (ModelSpec("resnet18"), 11_173_962),  # as the CIFAR form of the literature
         (ModelSpec("resnet18", {"stem": "large"}), 11_181_642),  # torchvision's, with 10 classes
         (ModelSpec("resnet50", {"stem": "large"}), 23_528_522),
+        (ModelSpec("resnet10"), 307_536 + 128 * 10 + 10),
+        (ModelSpec("resnet10", {"width": 32}), 1_226_400 + 256 * 10 + 10),
     ],
 )
 def test_sizes_are_the_known_ones(spec: ModelSpec, n_params: int) -> None:
@@ -154,3 +156,16 @@ def test_no_net_is_named_by_a_shared_part() -> None:
     assert Path(nets.__file__ or "").with_name("_resnet.py").exists()
     assert set(nets.names()) >= {"fedavg_cnn", "gn_cnn", "linear", "mlp", "resnet18", "resnet50"}
     assert not any(name.startswith("_") for name in nets.names())
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"input": "64"}, "model resnet10 takes images, got input = '64'"),
+        ({"stem": "large"}, "stem must be 'pooled' or 'small', got 'large'"),
+        ({"width": 0}, "width must be at least 1, got 0"),
+    ],
+)
+def test_resnet10_says_what_it_takes(options: dict[str, Any], text: str) -> None:
+    with pytest.raises(ConfigError, match=text):
+        models.load(ModelSpec("resnet10", options), 2).parameters()
