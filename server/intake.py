@@ -170,6 +170,8 @@ class Upload:
             offsets.append(receiver.offset)
             if receiver.offset < ref.size:
                 self._receivers.append(receiver)
+            else:  # here already: it may have come under another run's rules
+                self._intake._blobs.verify(ref, limits=self._limits, where=self._where)
         return offsets
 
     def _payload(self, ref: pb.PayloadRef, _type: object) -> Any:  # Any: by what it holds

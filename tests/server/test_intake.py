@@ -14,6 +14,7 @@ from common.errors import LocalFault, RemoteFault
 from common.methods import fedavg
 from common.payloads import Weights
 from common.wire import records
+from common.wire.limits import Limits
 from server.events import Key, Replied
 from server.intake import Intake, Upload
 from server.journal import Journal
@@ -171,6 +172,22 @@ def test_nan_is_refused_unless_the_run_allows_it(desk: Desk, tmp_path: Path) -> 
         assert allowing.submit(allowing.header("a", float("nan"))).verdict == pb.ACCEPTED
     finally:
         allowing.shop.close()
+
+
+def test_a_payload_that_is_here_already_is_held_against_this_runs_rules_too(desk: Desk) -> None:
+    """It may have come under another run's, which allowed NaN: nothing of it is sent again, all of it is looked at."""
+    header = desk.header("a", float("nan"))
+    (ref,) = header.record.payloads
+    with desk.blobs.receive(ref, limits=Limits(allow_non_finite=True)) as receiver:
+        for part in desk.parts(header):
+            receiver.feed(part)
+        receiver.finish()
+    receipt = desk.submit(header)
+    assert receipt.verdict == pb.REFUSED
+    assert receipt.reason.startswith(
+        "run run step 0 agent a (work): array 'classifier.weight': expected finite numbers"
+    )
+    assert desk.blobs.has(ref.sha256), "it is the other run's"
 
 
 def test_a_submit_that_ends_early_is_refused(desk: Desk) -> None:

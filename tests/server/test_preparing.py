@@ -7,7 +7,7 @@ import pytest
 
 from common import pb
 from server.runs import Runs
-from tests.server.devices import RUN, Device
+from tests.server.devices import CLASSES, RUN, Device
 from tests.server.workshop import Workshop, drawn_here, wait_for
 
 LONG = RUN.replace("rounds = 2", "rounds = 3").replace("deadline_s = 20", "deadline_s = 60")
@@ -116,5 +116,6 @@ def test_before_the_start_an_agent_that_declined_its_new_data_is_not_counted(sho
     wait_for(lambda: "1 of 2 are ready" in shop.summary(run).reason)
     back(shop, "a", n_samples=5, decline=cannot).offered(pb.PREPARE)
     wait_for(lambda: "0 of 2 are ready" in shop.summary(run).reason)
-    shop.join(["b", "c"])  # of other classes than a once had
+    back(shop, "a", n_samples=6, decline=None, classes=CLASSES)
+    shop.join(["b"])
     assert shop.ended(run).status == "done"
