@@ -360,6 +360,20 @@ def test_transfers_in_many_threads(blobs: Blobs, source: Blobs) -> None:
     assert blobs.digests() == {ref.sha256 for ref in refs}
 
 
+def test_remove_takes_what_has_arrived_for_any_owner_and_nothing_else(
+    tmp_path: Path, blobs: Blobs, source: Blobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ref, other = source.put(LARGE), source.put(Weights({"w": np.ones(9)}))
+    receivers = [blobs.receive(r, owner=owner) for r, owner in ((ref, "a"), (ref, "b"), (other, "a"))]
+    assert len(list((tmp_path / "blobs" / "partial").iterdir())) == 3
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "glob", None)  # its pattern is compiled anew for each digest
+        blobs.remove(ref.sha256)
+    for receiver in receivers:
+        receiver.abandon()
+    assert [path.name[:64] for path in (tmp_path / "blobs" / "partial").iterdir()] == [other.sha256.hex()]
+
+
 def test_verify_holds_what_is_here_against_other_limits(blobs: Blobs) -> None:
     ref = blobs.put(Weights({"w": np.array([1, np.nan], "f4")}))
     blobs.verify(ref, limits=Limits(allow_non_finite=True))
