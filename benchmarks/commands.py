@@ -114,7 +114,9 @@ def draw_features(name: str, row: str, to: Path, changed: Mapping[str, Any]) -> 
     from benchmarks import feature_picture  # scikit-learn's t-SNE loads for this alone
 
     path, found = feature_picture.draw(name, row, to, changed)
-    for what, numbers in (("static", found.static), ("trained", found.trained)):
+    rows = [("static", found.static), ("trained", found.trained)]
+    rows += [("static, the agent's classes", found.own_static), ("trained, the agent's classes", found.own_trained)]
+    for what, numbers in rows:
         print(f"{what}: silhouette {numbers.silhouette:.3f}, nearest neighbours {100 * numbers.neighbours:.1f} %")
     print(path)
     return 0

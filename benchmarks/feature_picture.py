@@ -39,6 +39,8 @@ class Compared:
     n_classes: int
     static: Numbers
     trained: Numbers
+    own_static: Numbers  # of the classes that the agent has trained on
+    own_trained: Numbers
 
 
 def draw(name: str, label: str, to: Path, changed: Mapping[str, Any]) -> tuple[Path, Compared]:
@@ -59,7 +61,9 @@ def draw(name: str, label: str, to: Path, changed: Mapping[str, Any]) -> tuple[P
     first = personal.whole(site, learner, [])
     moved = personal.whole(site, learner, [own.only(learner.parameters())])
     static, trained = (np.concatenate([learner.embed(w, test) for test in tests]) for w in (first, moved))
-    both = numbers(static, labels), numbers(trained, labels)
+    own_classes = np.isin(labels, agent.views.train.labels)
+    both = [numbers(features, labels) for features in (static, trained)]
+    both += [numbers(features[own_classes], labels[own_classes]) for features in (static, trained)]
     found = Compared(stem, label, agent.name, len(labels), len(np.unique(labels)), *both)
     plot.save(_figure(static, trained, labels, found), to)
     files.write_durably(to.with_suffix(".json"), [(json.dumps(asdict(found), indent=1) + "\n").encode()])
