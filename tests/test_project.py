@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from common import __version__
+
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("common", "server", "edge_client", "benchmarks")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -31,7 +33,7 @@ def marked(name: str) -> str:
 
 
 def test_readme_has_two_commands_of_one_line_from_bare_python() -> None:
-    for name, ends in (("quickstart", "fed-bench quickstart"), ("tests", "pytest")):
+    for name, ends in (("quickstart", "fed-bench quickstart"), ("tests", "pytest -n auto")):
         command = marked(name)
         assert command.startswith("python3.11 -m venv .venv && .venv/bin/pip install ")
         assert command.endswith(ends)
@@ -127,4 +129,4 @@ def test_versions_agree() -> None:
         installed = importlib.metadata.version("edgefed")
     except importlib.metadata.PackageNotFoundError:
         pytest.skip("edgefed is not installed here; it runs from the source tree")
-    assert installed == PROJECT["project"]["version"]
+    assert installed == __version__

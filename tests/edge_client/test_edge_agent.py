@@ -282,7 +282,7 @@ def test_doctor_says_what_to_do_and_ends_with_the_first_fault(tmp_path: Path) ->
     assert done.returncode == answer["exit_code"] == 12
     assert "--name" in found["certificate"]["text"]
     assert found["connection"]["code"] == 30
-    assert "check the port" in found["connection"]["text"]
+    assert "check the address in --server" in found["connection"]["text"]
     assert found["data set"]["code"] == 14
     assert found["disk"]["code"] == 0
 

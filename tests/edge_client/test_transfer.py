@@ -45,9 +45,9 @@ def test_fetch_goes_on_after_a_restart_of_the_agent(device: Device, server: Fede
 
 
 def test_submit_goes_on_from_the_bytes_that_the_server_has(device: Device, server: Federation) -> None:
-    server.cut_submit_after = [20]
+    server.cut_submit_after = [200]
     executor = device.executor()
-    executor.reply_bytes = 40 * PART
+    executor.reply_bytes = 400 * PART
     with device.running(executor):
         server.offer(work(server, 0))
         header = server.reply()
