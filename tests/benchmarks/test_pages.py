@@ -1,3 +1,4 @@
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -74,3 +75,12 @@ def test_the_command_writes_the_page(tmp_path: Path, capsys: pytest.CaptureFixtu
 def test_an_unknown_page_names_the_nearest(tmp_path: Path) -> None:
     with pytest.raises(UnknownName, match="unknown page 'fedopb'; did you mean 'fedobp'"):
         pages.write("fedopb", tmp_path)
+
+
+def test_the_page_that_is_kept_says_what_the_files_beside_it_say(tmp_path: Path) -> None:
+    kept = Path(__file__).parents[2] / "docs" / "experiments"
+    for path in kept.glob("fedobp*.json"):
+        shutil.copy(path, tmp_path)
+    written = pages.write("fedobp", tmp_path)
+    assert written[0].read_text() == (kept / "fedobp.md").read_text(), "run: fed-bench page fedobp"
+    assert {path.name for path in written} <= {path.name for path in kept.iterdir()}
