@@ -7,7 +7,7 @@ import numpy as np
 
 from benchmarks.experiment import Chain, Planned, n_agents
 from benchmarks.results import Results
-from common import models
+from common import models, objectives
 from common.method import ModelSpec, Training
 from common.runfile import RunFile
 from common.samples import view
@@ -21,6 +21,7 @@ from edge_client.prepare import model_input
 MEASURE_S = 0.3
 START_S = 4.0  # until server and agents are there
 TORCH_S = 8.0  # until the agents have loaded torch, once
+EXPORTED_S = 2e-4  # a sample through an exported backbone and its head, roughly
 ROUND_S = 0.1  # what a round costs beside training, roughly: offers, transfers, fsyncs, evaluation of a small model
 
 
@@ -67,7 +68,8 @@ def _samples_per_round(file: RunFile, pools: list[Pool]) -> float:
     """Samples that all agents go through in a round; one of evaluation counts as a third of one of training."""
     data, evaluation = file.data, file.evaluation
     at_hand = float(sum(min(pool.n_train, data.limit or pool.n_train) + (pool.n_test or 0) for pool in pools))
-    to_train = at_hand * (1 - data.test_fraction)
+    trained, test_share = _shares(file)
+    to_train = at_hand * trained
     if data.parted_among is not None:
         at_hand *= n_agents(file) / data.parted_among
         to_train *= n_agents(file) / data.parted_among
@@ -77,7 +79,7 @@ def _samples_per_round(file: RunFile, pools: list[Pool]) -> float:
     within = evaluation.every if evaluation.every_task is None else evaluation.every_task
     if within:
         n_within = len({"start", "trained"} & set(evaluation.when))
-        training += at_hand * data.test_fraction * file.agents.fraction * n_within / 3 / within
+        training += at_hand * test_share * file.agents.fraction * n_within / 3 / within
     if not evaluation.every:
         return training
     share = 1.0
@@ -85,14 +87,26 @@ def _samples_per_round(file: RunFile, pools: list[Pool]) -> float:
         share = min(1.0, evaluation.agents / n_agents(file))
     elif evaluation.agents == "sampled":
         share = file.agents.fraction
-    tested = at_hand * data.test_fraction * share * len({"merged", "finetuned"} & set(evaluation.when)) / 3
+    tested = at_hand * test_share * share * len({"merged", "finetuned"} & set(evaluation.when)) / 3
     tuned = to_train * share * evaluation.finetune_epochs * ("finetuned" in evaluation.when)
     return training + (tested + tuned) / evaluation.every
+
+
+def _shares(file: RunFile) -> tuple[float, float]:
+    """Of an agent's samples: those that train, and those that test."""
+    data = file.data
+    if data.split == "supervised":
+        return 1 - data.test_fraction, data.test_fraction
+    unlabelled = 1 - data.labelled - (data.test_fraction if data.split == "inductive" else 0)
+    tested = data.test_fraction if data.split == "inductive" else unlabelled
+    return (data.labelled if objectives.load(file.objective.name).LABELS else unlabelled), tested
 
 
 def _sample_seconds(file: RunFile, pool: Pool) -> float:
     """Seconds that one training sample costs here, measured on two batches of the data set, over and over."""
     objective = file.objective
+    if file.model.name == models.EXPORTED:
+        return EXPORTED_S  # its graph comes with the run
     spec = models.with_classes(ModelSpec(file.model.name, file.model.options), pool.classes)
     learner = learners.make(
         learner_of(file),

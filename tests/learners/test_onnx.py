@@ -85,7 +85,9 @@ def test_no_samples_have_features_of_the_right_width(graph: bytes, images: Make)
 def test_a_frozen_backbone_says_that_it_is(graph: bytes, images: Make) -> None:
     learner = learners.make("onnx", spec_of(graph), 4)
     with pytest.raises(ConfigError, match=r"an exported backbone is frozen: set .method. tune = 'head'"):
-        learner.fit(held(graph, 4), images(4, (32, 32, 3)), Training(), rng=np.random.default_rng(0))
+        learner.fit(
+            held(graph, 4), images(4, (32, 32, 3)), Training(), trainable=["graph"], rng=np.random.default_rng(0)
+        )
 
 
 def test_bytes_that_are_no_graph(images: Make) -> None:

@@ -47,8 +47,8 @@ class OnnxLearner:
         trainable: Iterable[str] | None = None,
         rng: np.random.Generator,
     ) -> Fitted:
-        """Raises ConfigError when more than the head is to move."""
-        moving = set(self._specs if trainable is None else trainable)
+        """Trains the head; raises ConfigError when the backbone is named among what is to move."""
+        moving = set(self._specs) - {models.GRAPH} if trainable is None else set(trainable)
         if models.GRAPH in moving:
             raise ConfigError("an exported backbone is frozen: set [method] tune = 'head', or train where torch is")
         head = self._head_of(weights)
