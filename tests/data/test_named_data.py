@@ -165,3 +165,19 @@ def test_the_first_agents_of_a_larger_partition_have_the_parts_that_they_have_in
     whole = [open_part(DataSection(n_agents=6), pb.DataIndex(index=i, of=6)) for i in range(6)]
     first = [open_part(DataSection(n_agents=2, parted_among=6), pb.DataIndex(index=i, of=2)) for i in range(2)]
     assert [list(part.train.positions) for part in first] == [list(part.train.positions) for part in whole[:2]]
+
+
+def test_tasks_with_few_labels_each_have_their_own_classes_and_images(root: Path) -> None:
+    for name, n in (("birds", 40), ("boats", 20)):
+        x = np.zeros((n, 4, 4, 3), np.uint8)
+        np.savez(root / f"{name}.npz", x=x, y=np.arange(n) % 2, classes=np.array([f"{name}-a", f"{name}-b"]))
+    both = [part(i, 2, tasks=("birds", "boats"), split="transductive") for i in range(2)]
+    assert [(d.name, d.classes[0], len(d.train), len(d.test), len(d.unlabelled)) for d in both] == [
+        ("birds", "birds-a", 10, 30, 30),
+        ("boats", "boats-a", 5, 15, 15),
+    ]
+    assert np.array_equal(both[0].test.positions, both[0].unlabelled.positions)
+    assert set(both[0].unlabelled.labels.tolist()) == {-1}
+    three = part(0, 1, name="birds", split="inductive", test_fraction=0.15)
+    assert (len(three.train), len(three.test), len(three.unlabelled)) == (10, 6, 24)
+    assert not set(three.test.positions.tolist()) & set(three.unlabelled.positions.tolist())
