@@ -1,0 +1,83 @@
+"""Two agents with different tasks: one backbone pre-trained together, then a head each, in one run file."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+
+from common import pb
+from tests.processes import Federation, federation
+
+RUN = """
+[run]
+method = "fedsimclr"
+rounds = 2
+[model]
+name = "resnet10"
+input = "16x16x3"
+width = 4
+stem = "small"
+head = "agent"
+[objective]
+name = "simclr"
+[optimiser]
+name = "adamw"
+lr = 0.001
+batch = 16
+[data]
+split = "transductive"
+labelled = 0.5
+[agents]
+min = 2
+[evaluation]
+every = 2
+metrics = ["accuracy"]
+[[stage]]
+name = "ssl"
+[[stage]]
+name = "heads"
+[stage.set]
+"run.init_from" = "ssl"
+"run.method" = "task_heads"
+objective = {name = "cross_entropy"}
+optimiser = {name = "adamw", lr = 0.05, epochs = 20, batch = 16}
+"""
+
+
+def write_task(path: Path, n_classes: int, n: int = 48) -> Path:
+    """Coloured noise; the class is the hue."""
+    rng = np.random.default_rng(n_classes)
+    labels = np.arange(n) % n_classes
+    x = rng.integers(0, 60, (n, 16, 16, 3))
+    x += (rng.random((n_classes, 3)) * 190)[labels][:, None, None, :].astype(np.int64)
+    np.savez(path, x=x.astype(np.uint8), y=labels, classes=np.array([f"{path.stem}-{c}" for c in range(n_classes)]))
+    return path
+
+
+@pytest.fixture
+def fleet(tmp_path: Path):
+    with federation(tmp_path) as running:
+        running.server()
+        yield running
+
+
+@pytest.mark.slow
+def test_one_backbone_and_a_head_for_each_task(fleet: Federation, tmp_path: Path) -> None:
+    for name, n_classes in (("flowers", 4), ("scenes", 2)):
+        fleet.agent(name, write_task(tmp_path / f"{name}.npz", n_classes))
+    fleet.submit(RUN, "both")
+    ssl, heads = fleet.finished("both.ssl"), fleet.finished("both.heads")
+    assert {a.task: e.n for e in ssl.evaluations for a in e.agents for e in a.evaluations} == {
+        "flowers": 24,
+        "scenes": 24,
+    }
+    assert "knn_accuracy" in ssl.evaluations[-1].metrics
+    found = {a.task: e for a in heads.evaluations[-1].agents for e in a.evaluations}
+    for task, chance in (("flowers", 1 / 4), ("scenes", 1 / 2)):
+        assert found[task].sums["accuracy"] / found[task].n > 1.5 * chance
+    up = {agent.agent: agent.transfer.bytes_up for r in heads.rounds for agent in r.agents}
+    assert max(up.values()) < 3000  # a frozen backbone and own heads: nothing but what it cost goes up
+    told = fleet.operations().ShowRun(pb.ShowRunRequest(run="both.heads")).SerializeToString()
+    assert b"flowers-3" not in told  # the server needs no labels' names to lead such a run
