@@ -1,5 +1,6 @@
 """docs/experiments/prompts.md: learned prompts with class means beside their competitors, and what each costs."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -50,6 +51,34 @@ def _sections(folder: Path) -> Iterator[str]:
         yield "Dirichlet 0.1, all rows; bytes are of one agent and round, prompts and class means together:\n"
         yield _rows(found)
         yield _order(found)
+    yield from _features(folder)
+
+
+def _features(folder: Path) -> Iterator[str]:
+    """The paper's figure 2, with numbers: pictures of t-SNE alone prove nothing."""
+    path = folder / "prompts_features.json"
+    yield "## Features before and after training\n"
+    if not path.exists():
+        yield f"`fed-bench features prompts_caltech101 --out {folder}/prompts_features.png`: {NOT_RUN}.\n"
+        return
+    found = json.loads(path.read_text(encoding="utf-8"))
+    yield (
+        f"All {found['n_images']} test images through the adapter of one agent, the one with the most classes; t-SNE"
+        " with a fixed seed beside the silhouette (cosine) and the accuracy of the 5 nearest neighbours of the features"
+        " themselves.\n\n![features](prompts_features.png)\n"
+    )
+    kinds = (("all test images", "static", "trained"), ("of the agent's classes", "own_static", "own_trained"))
+    yield grid(
+        ("", "silhouette before", "after", "nearest neighbours before, %", "after, %"),
+        [
+            (
+                title,
+                *(f"{found[k]['silhouette']:.3f}" for k in both),
+                *(f"{100 * found[k]['neighbours']:.1f}" for k in both),
+            )
+            for title, *both in kinds
+        ],
+    )
 
 
 def _splits(found: Kept) -> str:

@@ -1,5 +1,6 @@
 """docs/experiments/prompts.md from made-up runs."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,14 @@ def test_rows_by_hand(tmp_path: Path) -> None:
 def test_the_order_is_said_as_it_is(tmp_path: Path) -> None:
     text = keep(tmp_path, made("ours", 1, 0.7), made("FedOTP", 1, 0.8), made("FedPGP", 1, 0.6))
     assert "FedOTP 80.00, ours 70.00, FedPGP 60.00: not the paper's" in text
+
+
+def test_features_by_hand(tmp_path: Path) -> None:
+    pair = {"silhouette": 0.1, "neighbours": 0.5}
+    found = {"n_images": 9, **dict.fromkeys(("static", "trained", "own_static", "own_trained"), pair)}
+    (tmp_path / "prompts_features.json").write_text(json.dumps(found))
+    text = pages.write("prompts", tmp_path)[0].read_text()
+    assert "| all test images | 0.100 | 0.100 | 50.0 | 50.0 |" in text
 
 
 @pytest.mark.parametrize("name", [name for name, _ in prompts.DATA])
