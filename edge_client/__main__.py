@@ -75,7 +75,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--agents", type=_count, metavar="N", help="N agents, NAME/00, NAME/01, …, in this process")
     parser.add_argument("--share", action="append", choices=("counts",), default=[], help="tell samples per class")
-    parser.add_argument("--memory-budget", type=_bytes, metavar="SIZE", help="for one task, as in 512MB")
+    parser.add_argument(
+        "--memory-budget", type=_bytes, metavar="SIZE", help="for one task, above the idle process: 512MB"
+    )
     parser.add_argument("--time-budget", type=float, metavar="SECONDS", help="for one task")
     tls = parser.add_argument_group("TLS", "needed unless the server is on this machine")
     tls.add_argument("--tls-ca", type=Path, metavar="FILE", help="certificate of the server's authority")

@@ -8,6 +8,8 @@ from edge_client.work import run_job
 from edge_client.workplace import Workplace
 
 ENDED = "the task was ended before it was done"
+# what torch (its CPU and CUDA allocators), C++ libraries and the system say where Python has MemoryError
+OUT_OF_MEMORY = ("can't allocate memory", "out of memory", "bad_alloc", "Cannot allocate memory")
 log = logging.getLogger(__name__)
 
 
@@ -28,13 +30,15 @@ def attempt(job: Job, place: Workplace, progress: Progress, *, isolated: bool = 
     except MemoryError as error:
         return Failed(out_of_memory(job, str(error)), cannot=True)
     except Exception as error:
+        if isinstance(error, RuntimeError | OSError) and any(text in str(error) for text in OUT_OF_MEMORY):
+            return Failed(out_of_memory(job, str(error).partition("\n")[0]), cannot=True)
         log.exception("task failed run=%s agent=%s", job.offer.key.run, job.offer.key.agent)
         return Failed(f"{type(error).__name__}: {error}")
 
 
 def out_of_memory(job: Job, how: str) -> str:
     limit = job.memory_limit_bytes
-    budget = "this device has" if limit is None else f"its limit of {limit / 1e6:.0f} MB allows"
+    budget = "this device has" if limit is None else f"its budget of {limit / 1e6:.0f} MB above the idle process allows"
     return (
         f"run {job.offer.key.run}: the task of agent {job.agent.name} needs more memory than {budget}; "
         f"use a smaller model or batch, or a larger --memory-budget: {how or 'out of memory'}"

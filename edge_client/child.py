@@ -6,7 +6,6 @@ Standard output carries frames only; whatever a library prints goes to standard 
 import logging
 import os
 import queue
-import resource
 import sys
 import threading
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import IO
 
 from common import pb
 from common.blobs import Blobs
-from edge_client import frames
+from edge_client import budget, frames
 from edge_client.attempt import attempt
 from edge_client.job import Job
 from edge_client.workplace import Workplace
@@ -30,7 +29,7 @@ def main(blobs: Path) -> None:
     threading.Thread(target=_listen, args=(sys.stdin.buffer, jobs), name="listen", daemon=True).start()
     while True:
         job, isolated = jobs.get()
-        _limit(job.memory_limit_bytes)
+        budget.limit(job, place)
 
         def progress(phase: str, fraction: float) -> None:
             frames.write(answers, frames.PROGRESS, pb.Progress(phase=phase, fraction=fraction))
@@ -49,13 +48,6 @@ def _listen(pipe: IO[bytes], jobs: "queue.SimpleQueue[tuple[Job, bool]]") -> Non
         else:
             jobs.put(frames.to_job(offer, memory, data))
     os._exit(0)  # nobody is there to hear of what may still be running
-
-
-def _limit(n_bytes: int | None) -> None:
-    """Allocations beyond it raise MemoryError here, before the device runs out for everyone."""
-    hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
-    soft = hard if n_bytes is None else n_bytes if hard == resource.RLIM_INFINITY else min(n_bytes, hard)
-    resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ class Job:
     offer: pb.Offer
     agent: AgentConfig
     memory: pb.Record | None = None
-    memory_limit_bytes: int | None = None  # enforced on child processes only
+    memory_limit_bytes: int | None = None  # above the idle process; enforced on child processes only
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ def prepared(job: Job, place: Workplace) -> PreparedData:
 
 
 def _check_budget(job: Job, spec: RunSpec[Any], n_classes: int) -> None:
-    """Refuses a model that alone takes more than the agent may use; what batches take comes on top."""
+    """Refuses a model that alone takes more than a task may use above the idle process; batches come on top."""
     limit = job.memory_limit_bytes
     if limit is None:
         return
