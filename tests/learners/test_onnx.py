@@ -26,9 +26,7 @@ def trunk() -> Weights:
     """With statistics that are not those of the first draw, so that batch norm shows."""
     rng = np.random.default_rng(1)
     weights = models.load(SPEC, 0).initial(rng)
-    shaken = {
-        n: a + np.float32(0.3) * rng.random(a.shape, np.float32) for n, a in weights.items() if a.ndim == 1
-    }
+    shaken = {n: a + np.float32(0.3) * rng.random(a.shape, np.float32) for n, a in weights.items() if a.ndim == 1}
     return weights.updated(shaken)
 
 
