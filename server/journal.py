@@ -64,7 +64,9 @@ CREATE TABLE results(run TEXT, name TEXT, ref BLOB NOT NULL, PRIMARY KEY(run, na
 CREATE TABLE refs(owner TEXT, sha256 BLOB, PRIMARY KEY(owner, sha256)) WITHOUT ROWID;
 CREATE INDEX refs_by_digest ON refs(sha256);
 """
-UPGRADES = {1: "ALTER TABLE agents ADD COLUMN described BLOB;"}  # from that format to the next
+UPGRADES = {  # from that format to the next; spans are measured again
+    1: "ALTER TABLE agents ADD COLUMN described BLOB; UPDATE agents SET spans = x'';"
+}
 # What need not survive: payloads in use by a transfer or an open step, and those that lost an owner.
 MEMORY_TABLES = """
 CREATE TEMP TABLE pins(owner TEXT, sha256 BLOB, PRIMARY KEY(owner, sha256)) WITHOUT ROWID;

@@ -20,6 +20,7 @@ class Spans:
     """The latest report of each span of one agent, as the journal keeps them."""
 
     reports: tuple[SpanReport, ...] = ()
+    warmups: tuple[str, ...] = ()  # names of those that are of a task which loaded its libraries
 
 
 def facts(data: pb.DataFacts) -> DataFacts:
@@ -47,7 +48,7 @@ def agent_info(journal: Journal, run: str, present: Present) -> AgentInfo:
         memory_bytes=hello.memory_budget_bytes if hello.HasField("memory_budget_bytes") else None,
         time_s=hello.time_budget_s if hello.HasField("time_budget_s") else None,
         memory_step=row["memory_step"],
-        reports=_decoded(Spans, row["spans"]).reports if row["spans"] else (),
+        reports=decoded_spans(row["spans"]),
     )
 
 
@@ -60,9 +61,17 @@ def decoded_info(data: bytes) -> AgentInfo:
     return info
 
 
+def decoded_spans(data: bytes) -> tuple[SpanReport, ...]:
+    return _spans(data).reports
+
+
 def latest_spans(before: bytes, report: pb.ResourceReport, step: int) -> bytes:
-    """The agent's spans with those of a new report put over them; the whole task is the span "train"."""
-    latest = {span.name: span for span in (_decoded(Spans, before).reports if before else ())}
+    """The agent's spans with those of a new report put over them; the whole task is the span "train".
+
+    A warm-up counts only until there is something better: an expert that was tried first would look too dear for ever.
+    """
+    known = _spans(before)
+    latest, warmups = {span.name: span for span in known.reports}, set(known.warmups)
     whole = pb.Span(
         name="train",
         seconds=report.seconds.get("train", report.wall_s),
@@ -72,6 +81,12 @@ def latest_spans(before: bytes, report: pb.ResourceReport, step: int) -> bytes:
         model_bytes=report.model_bytes,
     )
     for span in (whole, *report.spans):
+        if report.warmup and span.name in latest.keys() - warmups:
+            continue
+        if report.warmup:
+            warmups.add(span.name)
+        else:
+            warmups.discard(span.name)
         latest[span.name] = SpanReport(
             name=span.name,
             step=step,
@@ -81,7 +96,7 @@ def latest_spans(before: bytes, report: pb.ResourceReport, step: int) -> bytes:
             data_bytes=span.data_bytes,
             model_bytes=span.model_bytes,
         )
-    return encoded(Spans(tuple(latest[name] for name in sorted(latest))))
+    return encoded(Spans(tuple(latest[name] for name in sorted(latest)), tuple(sorted(warmups))))
 
 
 def step_of(spec: RunSpec[Any], round_number: int, phase: str, number: int, purpose: str) -> Step:
@@ -139,6 +154,11 @@ class Broadcast:
 
     def _put(self, payload: Any) -> pb.PayloadRef:
         return retention.put_pinned(self.journal, self.blobs, self.pin, payload, self.spec.encodings.down)
+
+
+def _spans(data: bytes) -> Spans:
+    spans: Spans = _decoded(Spans, data) if data else Spans()
+    return spans
 
 
 def _decoded(cls: type, data: bytes) -> Any:
