@@ -4,7 +4,7 @@ A finished task commits its Reply and its new Memory together, as `pending`, by 
 as `held` until the outcome is known. Every offer names the last step of this agent that was merged, and by it the
 pending Memory is promoted or dropped; purely local methods keep it whatever became of the reply.
 
-A promoted `pending` file stays until the next commit replaces it: it is over once `held` has its step.
+Promotion is a rename, `pending` to `held`. A `pending` of a step that `held` has is over.
 """
 
 import hashlib
@@ -13,10 +13,7 @@ import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TypeVar
 from urllib.parse import quote
-
-from google.protobuf.message import Message
 
 from common import pb
 from common.files import fsync_folder, replace, write_durably
@@ -25,7 +22,6 @@ log = logging.getLogger(__name__)
 
 NONE = -1  # the step of an agent that holds no memory
 LONGEST_NAME = 200  # of a folder: file systems end at 255 bytes
-M = TypeVar("M", bound=Message)
 
 
 class Memories:
@@ -34,10 +30,10 @@ class Memories:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._lock = threading.Lock()
-        self._known: dict[Path, Message | None] = {}
+        self._known: dict[Path, pb.Pending | None] = {}
 
     def held(self, run: str, agent: str) -> pb.HeldMemory | None:
-        return self._read(self._place(run, agent) / "held", pb.HeldMemory)
+        return self._held_at(self._place(run, agent))
 
     def pending(self, run: str, agent: str) -> pb.Pending | None:
         """What was committed and not yet settled."""
@@ -84,7 +80,7 @@ class Memories:
     def records(self) -> Iterator[pb.Record]:
         """Every record that is kept: what it names must stay in Blobs."""
         for place in self._folder.glob("*/*"):
-            held = self._read(place / "held", pb.HeldMemory)
+            held = self._held_at(place)
             pending = self._open_at(place)
             if held is not None:
                 yield held.memory
@@ -108,25 +104,38 @@ class Memories:
 
     def _promote(self, run: str, agent: str, pending: pb.Pending, step: int) -> None:
         place = self._place(run, agent)
-        self._write(place / "held", pb.HeldMemory(step=step, memory=pending.memory))
+        if pending.reply.key.step != step:
+            self._write(place / "held", pb.Pending(memory=pending.memory, held_step=step))
+            return
+        with self._lock:
+            # No fsync: while the rename is not on the disk, `pending` is, and is promoted again. The next commit's
+            # fsync of the folder makes both renames durable, in their order.
+            replace(place / "pending", place / "held")
+            self._known[place / "held"], self._known[place / "pending"] = pending, None
 
     def _open_at(self, place: Path) -> pb.Pending | None:
-        pending = self._read(place / "pending", pb.Pending)
-        held = self._read(place / "held", pb.HeldMemory)
+        pending, held = self._read(place / "pending"), self._held_at(place)
         is_over = pending is not None and held is not None and pending.reply.key.step <= held.step
         return None if is_over else pending
 
     def _place(self, run: str, agent: str) -> Path:
         return self._folder / _segment(run) / _segment(agent)
 
-    def _read(self, path: Path, kind: type[M]) -> M | None:
+    def _held_at(self, place: Path) -> pb.HeldMemory | None:
+        """What was promoted: the file is the pending one as it was, renamed."""
+        kept = self._read(place / "held")
+        if kept is None:
+            return None
+        step = kept.held_step if kept.HasField("held_step") else kept.reply.key.step
+        return pb.HeldMemory(step=step, memory=kept.memory)
+
+    def _read(self, path: Path) -> pb.Pending | None:
         with self._lock:
             if path not in self._known:
-                self._known[path] = _parsed(path, kind)
-            known = self._known[path]
-        return known if isinstance(known, kind) else None
+                self._known[path] = _parsed(path)
+            return self._known[path]
 
-    def _write(self, path: Path, message: Message) -> None:
+    def _write(self, path: Path, message: pb.Pending) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with self._lock:
             write_durably(path, [message.SerializeToString(deterministic=True)])
@@ -171,10 +180,10 @@ def _segment(name: str) -> str:
     return quoted if len(quoted) <= LONGEST_NAME else hashlib.sha256(name.encode()).hexdigest()
 
 
-def _parsed(path: Path, kind: type[M]) -> M | None:
+def _parsed(path: Path) -> pb.Pending | None:
     """The message there; a damaged file is put aside, and the server hears that this memory is missing."""
     try:
-        return kind.FromString(path.read_bytes())
+        return pb.Pending.FromString(path.read_bytes())
     except FileNotFoundError:
         return None
     except pb.DecodeError:

@@ -604,12 +604,14 @@ class Refused(_message.Message):
     def __init__(self, reason: _Optional[str] = ...) -> None: ...
 
 class Pending(_message.Message):
-    __slots__ = ("reply", "memory")
+    __slots__ = ("reply", "memory", "held_step")
     REPLY_FIELD_NUMBER: _ClassVar[int]
     MEMORY_FIELD_NUMBER: _ClassVar[int]
+    HELD_STEP_FIELD_NUMBER: _ClassVar[int]
     reply: RecordHeader
     memory: Record
-    def __init__(self, reply: _Optional[_Union[RecordHeader, _Mapping]] = ..., memory: _Optional[_Union[Record, _Mapping]] = ...) -> None: ...
+    held_step: int
+    def __init__(self, reply: _Optional[_Union[RecordHeader, _Mapping]] = ..., memory: _Optional[_Union[Record, _Mapping]] = ..., held_step: _Optional[int] = ...) -> None: ...
 
 class HeldMemory(_message.Message):
     __slots__ = ("step", "memory")
