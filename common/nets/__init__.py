@@ -15,12 +15,14 @@ for good (`prompted`'s text tower) is kept outside. A net with the option `class
 """
 
 import importlib
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 
 from common.errors import UnknownName
 
 
+@cache
 def names() -> tuple[str, ...]:
     return tuple(sorted(p.stem for p in Path(__file__).parent.glob("*.py") if not p.stem.startswith("_")))
 

@@ -17,6 +17,7 @@ An objective's file has
 import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -37,6 +38,7 @@ class Seen:
     objective: "Callable[[Tensor], Tensor] | None" = None
 
 
+@cache
 def names() -> tuple[str, ...]:
     return tuple(sorted(p.stem for p in Path(__file__).parent.glob("*.py") if not p.stem.startswith("_")))
 
