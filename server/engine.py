@@ -90,6 +90,7 @@ class Engine:
         self.inbox.close()
         for owner in (self._pin, f"run {self.run}"):
             retention.unpin(self._journal, owner)
+        retention.sweep(self._journal, self._blobs)
 
     def _begin(self) -> None:
         """Wait for agents, settle the class list, draw the first State."""
@@ -280,7 +281,7 @@ class Engine:
         merges: bool,
     ) -> None:
         """Add what became of each task to the round's report."""
-        task_of = {info.name: info.data.name for info in infos}
+        task_of, present = {info.name: info.data.name for info in infos}, self._fitting()
         answers = collection.withdraw("the step is closed")
         for agent in sorted(collection.offers):
             header = self._ledger.header(place.step, agent)
@@ -288,7 +289,8 @@ class Engine:
             if header is not None:
                 answer = Answer("merged", "") if merges else Answer("lost", "too few replied: the quorum was missed")
             key = pb.TaskKey(run=self.run, step=place.step, agent=agent)
-            self._report.agents.append(reporting.agent_report(key, phase, answer, header, task_of[agent]))
+            report = reporting.agent_report(key, phase, answer, header, task_of[agent], present.get(agent))
+            self._report.agents.append(report)
         self._tending.save([self._report])
 
     # ------------------------------------------------------------------ evaluation
@@ -330,7 +332,7 @@ class Engine:
             headers = {name: self._ledger.header(row.step, name, pb.EVALUATE) for name in row.agents}
             agents = [
                 reporting.agent_report(
-                    header.key, phase, Answer("merged", ""), header, self._data_name(infos.get(name))
+                    header.key, phase, Answer("merged", ""), header, self._data_name(infos.get(name)), present.get(name)
                 )
                 for name, header in headers.items()
                 if header is not None
@@ -352,6 +354,7 @@ class Engine:
         with self._journal.commit():
             self._tending.save([])
             self._ledger.finish(self._blobs, result)
+        self._tending.let_go(self._pin)
         self._tending.sweep()
         log.info("run_done run=%s", self.run)
 

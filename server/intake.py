@@ -60,8 +60,8 @@ class Intake:
             return receipt(key, pb.LATE, f"{key}: the step is closed, nothing was kept")
         return None
 
-    def _take(self, key: Key, header: pb.RecordHeader) -> pb.Receipt:
-        """The payloads are durable: journal the reply, unless its step has closed meanwhile."""
+    def _take(self, key: Key, header: pb.RecordHeader) -> pb.Receipt | None:
+        """The payloads are durable: journal the reply. A receipt when its step has closed meanwhile, or it is known."""
         digest = records.digest(header.record)
         with self._journal.commit() as db:
             known = self._known(key, digest)
@@ -71,9 +71,7 @@ class Intake:
                     "INSERT INTO replies(run, step, agent, kind, digest, header) VALUES (?, ?, ?, ?, ?, ?)", values
                 )
                 retention.own(self._journal, retention.reply_owner(key), _digests(header))
-        if known is None:
-            self._notify(Replied(key))
-        return known or receipt(key, pb.ACCEPTED)
+        return known
 
     def _limits(self, run: str) -> Limits:
         """What a reply may hold: classes and taxonomy nodes that exist, NaN only where the run allows it."""
@@ -139,15 +137,12 @@ class Upload:
     def close(self) -> pb.Receipt:
         """All parts are here: check the whole, make it durable, and give the receipt."""
         try:
-            if self._fault is None and self._receivers:
-                self._fault = RemoteFault(
-                    f"{self._where}: the submit ended early; payloads that are not complete: {len(self._receivers)}"
-                )
-            if self._fault is None:
-                return self._accept()
-            return receipt(self.key, pb.REFUSED, str(self._fault))
+            other = self._settle()
         finally:
             self.abandon()
+        if other is None:  # only now: who hears of it may sweep at once, and would find what is still pinned
+            self._intake._notify(Replied(self.key))
+        return other or receipt(self.key, pb.ACCEPTED)
 
     def abandon(self) -> None:
         """The stream is over; what came stays, and the next submit goes on there."""
@@ -177,8 +172,15 @@ class Upload:
     def _payload(self, ref: pb.PayloadRef, _type: object) -> Any:  # Any: by what it holds
         return self._intake._blobs.open(ref, limits=self._limits, where=self._where)
 
-    def _accept(self) -> pb.Receipt:
+    def _settle(self) -> pb.Receipt | None:
+        """Take the reply; the receipt that says why it was not taken, if so."""
+        if self._fault is None and self._receivers:
+            self._fault = RemoteFault(
+                f"{self._where}: the submit ended early; payloads that are not complete: {len(self._receivers)}"
+            )
         try:
+            if self._fault is not None:
+                raise self._fault
             if self.key.kind == pb.WORK:
                 reply_type = self._intake._reply_type(self.key.run)
                 records.decode(reply_type, self._header.record, self._payload, where=self._where, limits=self._limits)

@@ -13,13 +13,20 @@ from collections.abc import Iterable, Mapping
 
 from common import pb
 from server.collecting import Answer
+from server.fleet import Present
 
 COMMON = ("model", "global")
 
 
 def agent_report(
-    key: pb.TaskKey, phase: str, answer: Answer, header: pb.RecordHeader | None, task: str
+    key: pb.TaskKey,
+    phase: str,
+    answer: Answer,
+    header: pb.RecordHeader | None,
+    task: str,
+    present: Present | None,
 ) -> pb.AgentReport:
+    """`present`: the agent as it said hello; what its device is comes from there, not with every reply."""
     report = pb.AgentReport(
         agent=key.agent,
         phase=phase,
@@ -31,6 +38,8 @@ def agent_report(
     )
     if header is not None:
         report.report.CopyFrom(header.report)
+        if present is not None:
+            report.report.device.CopyFrom(present.hello.device)
         report.evaluations.extend(header.evaluations)
     return report
 

@@ -75,7 +75,8 @@ class Device:
     def hello(self) -> pb.Hello:
         facts = None if self.named else pb.DataFacts(n_train=self.n_samples)
         description = pb.AgentDescription(name=self.name, tags=self.tags, named_data=self.named, data=facts)
-        return pb.Hello(host=self.name, instance=f"i-{self.name}", agents=[description])
+        device = pb.DeviceFacts(machine=f"board of {self.name}")
+        return pb.Hello(host=self.name, instance=f"i-{self.name}", agents=[description], device=device)
 
     def leave(self) -> None:
         self.fleet.left(self.name, self)

@@ -55,6 +55,7 @@ def test_a_round_report_says_what_became_of_each_agent_and_what_it_cost(shop: Wo
             ("b", "merged", "data of b"),
         ]
         assert report.metrics["bytes_per_round"] == 2 * 150
+        assert [a.report.device.machine for a in report.agents] == ["board of a", "board of b"]
         assert report.metrics["train_loss"] == 0.5
         assert not any(agent.transfer_missing for agent in report.agents)
     assert "accuracy_start" not in detail.rounds[0].metrics
@@ -76,8 +77,7 @@ def test_the_task_that_agents_share_is_one_payload_and_nothing_unreferenced_stay
     first = {tuple(r.sha256 for r in d.of_kind(pb.WORK)[0].task.payloads) for d in agents.values()}
     assert len(first) == 1
     referred = {bytes(row[0]) for row in shop.journal.rows("SELECT sha256 FROM refs")}
-    pinned = {bytes(row[0]) for row in shop.journal.rows("SELECT sha256 FROM pins WHERE owner = 'run tidy'")}
-    assert shop.blobs.digests() == referred | pinned
+    wait_for(lambda: shop.blobs.digests() == referred)  # the engine lets go of the run itself after the end is told
 
 
 def test_replies_merge_in_the_order_of_names_whatever_their_arrival(tmp_path: Path) -> None:
