@@ -38,6 +38,11 @@ class RunSection:
     def __post_init__(self) -> None:
         if self.rounds < 1:
             raise ValueError(f"rounds must be at least 1, got {self.rounds}")
+        if self.memory_from != "none":
+            raise ValueError(
+                'memory_from = "init_from" is not available yet: agents begin a run with empty memories, whatever it'
+                ' starts from; leave it out, or say "none"'
+            )
         if self.method not in methods.names():
             methods.load(self.method)
 
