@@ -196,6 +196,15 @@ class Journal:
         query = f"SELECT 1 FROM {table} WHERE run = ? AND step = ? AND status = 'open'"
         return self.row(query, key.run, key.step) is not None
 
+    def is_over(self, key: Key) -> bool:
+        """Whether its step is done or missed; whom it asked may be forgotten."""
+        query = "SELECT 1 FROM steps WHERE run = ? AND step = ? AND status IN ('done', 'missed')"
+        return self.row(query, key.run, key.step) is not None
+
+    def was_last_merged(self, key: Key) -> bool:
+        query = "SELECT 1 FROM agents WHERE run = ? AND agent = ? AND merged_step = ?"
+        return key.kind == pb.WORK and self.row(query, key.run, key.agent, key.step) is not None
+
     def was_asked(self, key: Key) -> bool:
         if key.kind == pb.EVALUATE:
             row = self.row("SELECT agents FROM evaluations WHERE run = ? AND step = ?", key.run, key.step)

@@ -12,7 +12,7 @@ from common import files, pb
 from common.methods import fedavg
 from common.payloads import Weights
 from common.wire import records
-from server import runs
+from server import ledger, runs
 from tests.server.devices import RUN, Device, moved
 from tests.server.workshop import Workshop, wait_for
 
@@ -78,6 +78,35 @@ def test_the_task_that_agents_share_is_one_payload_and_nothing_unreferenced_stay
     assert len(first) == 1
     referred = {bytes(row[0]) for row in shop.journal.rows("SELECT sha256 FROM refs")}
     wait_for(lambda: shop.blobs.digests() == referred)  # the engine lets go of the run itself after the end is told
+
+
+def test_what_the_journal_keeps_of_steps_that_are_over_is_bounded(
+    shop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ledger, "REMEMBERED", 3)
+
+    def only_once(device: Device, offer: pb.Offer) -> pb.Declined | None:
+        return pb.Declined(why=pb.SKIPPED) if device.name == "b" and offer.key.step else None
+
+    devices = shop.join(["a", "b"], decline=only_once)
+    shop.runs.start()
+    text = RUN.replace("rounds = 2", "rounds = 9").replace("every = 0", "every = 1")
+    run = shop.runs.submit(text, "long").run
+    assert shop.ended(run).status == "done"
+    for table in ("planned", "replies", "closed"):
+        steps = {row["step"] for row in shop.journal.rows(f"SELECT step FROM {table} WHERE run = ?", run)}
+        assert steps == {6, 7, 8}, table
+    assert len(shop.runs.detail(run).rounds) == 9, "reports stay"
+
+    def again(agent: str, step: int) -> str:
+        """What a reply of that step is told that was on its way ever since."""
+        key = pb.TaskKey(run=run, step=step, agent=agent, kind=pb.WORK)
+        opened = shop.intake.open(pb.RecordHeader(key=key))
+        assert isinstance(opened, pb.Receipt)
+        return pb.Verdict.Name(opened.verdict)
+
+    assert devices["a"].receipts[0].verdict == pb.ACCEPTED
+    assert [again("a", 0), again("b", 0), again("b", 1)] == ["LATE", "ACCEPTED", "LATE"]
 
 
 def test_replies_merge_in_the_order_of_names_whatever_their_arrival(tmp_path: Path) -> None:
