@@ -141,6 +141,9 @@ class _Children:
             self._at_work[name] = child
         try:
             return child.run(job, progress, isolated=isolated)
+        except BaseException:
+            child.kill()  # its answer would be taken for that of the next job
+            raise
         finally:
             with self._lock:
                 self._at_work.pop(name, None)

@@ -51,7 +51,15 @@ def finished(outcome: Outcome) -> Finished:
 
 
 def processes() -> list[psutil.Process]:
-    return [p for p in psutil.Process().children() if "edge_client.child" in p.cmdline()]
+    return [p for p in psutil.Process().children() if "edge_client.child" in command(p)]
+
+
+def command(process: psutil.Process) -> list[str]:
+    """Empty for one that was killed and has not been waited for: progress that it told before may still come."""
+    try:
+        return process.cmdline()
+    except (psutil.ZombieProcess, psutil.NoSuchProcess):
+        return []
 
 
 def kill_children(phase: str, fraction: float) -> None:
