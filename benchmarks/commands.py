@@ -22,7 +22,7 @@ from benchmarks.fleet import Federation
 from benchmarks.results import Results
 from common import methods, pb, runfile
 from common.errors import EXIT_IDENTITY, EXIT_RUN, ConfigError, FederationError
-from common.runfile import Row, RunFile
+from common.run_sections import Row, RunFile
 from edge_client import device
 
 OWN_PROCESS = 8  # up to so many agents get a process each; more share one process per core

@@ -9,7 +9,7 @@ from benchmarks.experiment import Chain, Planned, n_agents
 from benchmarks.results import Results
 from common import models, objectives
 from common.method import ModelSpec, Training
-from common.runfile import RunFile
+from common.run_sections import RunFile
 from common.samples import view
 from common.seeds import generator
 from edge_client import learners

@@ -18,7 +18,7 @@ from benchmarks import host, results, table, taxonomies
 from benchmarks.fleet import Federation
 from common import data_files, pb, runfile
 from common.errors import EXIT_REFUSED, ConfigError, RemoteFault, UnknownName
-from common.runfile import RunFile
+from common.run_sections import RunFile, Variant
 
 CHECK_S = 0.5  # how soon a dead process is noticed while a run is watched
 ENDED = ("done", "stopped", "failed")
@@ -78,7 +78,7 @@ def planned(file: RunFile, seeds: Sequence[int] = (), *, mark: str = "") -> list
     return [tuple(chain) for chain in chains.values()]
 
 
-def _planned(variant: runfile.Variant, seed: int, earlier: Iterable[Planned], mark: str) -> Planned:
+def _planned(variant: Variant, seed: int, earlier: Iterable[Planned], mark: str) -> Planned:
     settings = runfile.with_overrides(variant.file, {"run.seed": seed})
     by_stage = {p.stage: p.name for p in earlier}
     start = settings.run.init_from

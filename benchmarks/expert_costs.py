@@ -15,7 +15,7 @@ from benchmarks.results import AgentRow, Results, RunRow
 from benchmarks.table import number
 from common import expert_schedule, experts, models, run_taxonomy, runfile, taxonomy
 from common.method import ModelSpec, Scalar
-from common.runfile import RunFile
+from common.run_sections import RunFile
 from common.taxonomy import Taxonomy
 from edge_client.data.named import open_named
 from edge_client.prepare import model_input

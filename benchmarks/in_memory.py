@@ -12,7 +12,8 @@ from common import methods, models, pb, runfile, seeds
 from common.errors import UnknownName
 from common.meter import Meter
 from common.method import AgentInfo, DataFacts, RunSpec, Skip, Step
-from common.runfile import Run, RunFile
+from common.run_sections import RunFile
+from common.runfile import Run
 from edge_client.data import opening
 from edge_client.data.agent_data import AgentData
 from edge_client.data.loaded import LoadedSource, loaded

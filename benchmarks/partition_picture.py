@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from benchmarks import plot
 from benchmarks.experiment import n_agents
 from common.partition import parts
-from common.runfile import RunFile
+from common.run_sections import RunFile
 from edge_client.data.named import open_named
 from edge_client.data.pool import first_classes
 

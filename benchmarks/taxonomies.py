@@ -3,7 +3,7 @@
 from functools import lru_cache
 
 from common import run_taxonomy
-from common.runfile import RunFile
+from common.run_sections import RunFile
 from common.taxonomy import Edge
 from edge_client.data import named
 

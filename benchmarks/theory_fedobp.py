@@ -20,7 +20,7 @@ from common import data_files, entries, files, pb, runfile, saliency, seeds
 from common.average import weighted_mean
 from common.method import Learner, ModelSpec, Training
 from common.payloads import Weights
-from common.runfile import RunFile
+from common.run_sections import RunFile
 from common.samples import Samples
 from edge_client import learners
 from edge_client.data.named import open_named

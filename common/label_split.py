@@ -8,7 +8,7 @@ training has seen.
 import numpy as np
 from numpy.typing import NDArray
 
-from common.runfile import DataSection
+from common.run_sections import DataSection
 from common.samples import Labels
 
 Positions = NDArray[np.int64]

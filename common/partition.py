@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from common import data_files, seeds
 from common.errors import EXIT_DATA, ConfigError, UnknownName
 from common.label_split import few_labelled
-from common.runfile import DataSection
+from common.run_sections import DataSection
 from common.samples import Labels
 
 Positions = NDArray[np.int64]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from common import data_files, runfile, taxonomy
 from common.errors import ConfigError
-from common.runfile import RunFile
+from common.run_sections import RunFile
 from common.taxonomy import Edge
 
 COARSE = "coarse"  # the data set's own coarse labels, which only a program that opens data sets can read

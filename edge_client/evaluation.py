@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from common import metrics, pb
 from common.errors import LocalFault
 from common.method import Method, RunSpec, Scores, Skip
-from common.runfile import EvaluationSection
+from common.run_sections import EvaluationSection
 from common.samples import Samples
 from edge_client.site import TaskSite
 

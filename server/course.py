@@ -5,6 +5,7 @@ from typing import Any
 
 from common import methods, runfile
 from common.method import Method, RunSpec
+from common.run_sections import RunFile
 from server import evaluating, planning
 from server.ledger import Place
 
@@ -19,10 +20,10 @@ class Course:
         self.method = methods.load(self.run.file.run.method)
 
     @property
-    def file(self) -> runfile.RunFile:
+    def file(self) -> RunFile:
         return self.run.file
 
-    def file_at(self, round_number: int) -> runfile.RunFile:
+    def file_at(self, round_number: int) -> RunFile:
         """The sections with that round's numbers."""
         return self.run.file_at(round_number)
 

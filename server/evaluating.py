@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterable
 
 from common import seeds
-from common.runfile import RunFile
+from common.run_sections import RunFile
 from server.ledger import EvaluationRow
 
 WITHIN_TASKS = ("start", "trained")  # moments that are taken inside the training task; the others are offers

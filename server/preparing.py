@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from common import pb
 from common.errors import ConfigError
-from common.runfile import RunFile
+from common.run_sections import RunFile
 from server.events import Event, Gone, Joined, Key, Prepared, Refused
 from server.fleet import Fleet, Present
 from server.journal import Journal

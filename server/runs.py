@@ -13,6 +13,7 @@ from common import methods, pb, runfile
 from common.blobs import Blobs
 from common.errors import ConfigError, FederationError, LocalFault
 from common.payloads import Blob, Payload
+from common.run_sections import Variant
 from common.wire import records
 from server import initial, retention, selection
 from server.beginning import DrawFirst
@@ -150,7 +151,7 @@ class Runs:
 
     # ------------------------------------------------------------------ submitting
 
-    def _named(self, base: str, variants: Sequence[runfile.Variant]) -> Sequence[tuple[str, str, runfile.Variant]]:
+    def _named(self, base: str, variants: Sequence[Variant]) -> Sequence[tuple[str, str, Variant]]:
         """(name, name of the run that it starts from or "", variant) for each."""
         named = []
         of_row: dict[tuple[str, str], str] = {}
@@ -171,7 +172,7 @@ class Runs:
             raise ConfigError("two rows of the run file have labels that make the same name; rename one")
         return named
 
-    def _insert(self, run: str, source: str, variant: runfile.Variant, files: Mapping[str, bytes]) -> None:
+    def _insert(self, run: str, source: str, variant: Variant, files: Mapping[str, bytes]) -> None:
         file = selection.inlined(variant.file, files)
         if file.run.init != "seed" and file.run.init not in files:
             raise ConfigError(f"[run] init: {file.run.init} was not sent with the run file")

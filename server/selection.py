@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 from common import runfile, seeds
 from common.errors import ConfigError
-from common.runfile import AgentsSection, RunFile
+from common.run_sections import AgentsSection, RunFile
 
 
 def chosen(

@@ -6,7 +6,7 @@ import pytest
 from common import seeds
 from common.label_split import few_labelled
 from common.partition import parts
-from common.runfile import DataSection
+from common.run_sections import DataSection
 
 
 def split(n, labels=None, **data):

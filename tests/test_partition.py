@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from common import partition, seeds
 from common.errors import ConfigError, UnknownName
-from common.runfile import DataSection
+from common.run_sections import DataSection
 
 LABELS = seeds.generator(0, "labels").integers(0, 10, 1200)
 N_TRAIN = 1000

@@ -4,7 +4,7 @@ import pytest
 
 from common import data_files, run_taxonomy, runfile, taxonomy
 from common.errors import ConfigError
-from common.runfile import RunFile
+from common.run_sections import RunFile
 
 TEXT = """
 [run]

@@ -12,7 +12,7 @@ from common import pb, seeds
 from common.errors import EXIT_DATA, ConfigError
 from common.models import shape_text
 from common.partition import Part, apart, parts
-from common.runfile import DataSection
+from common.run_sections import DataSection
 from common.samples import Samples
 from edge_client.data.agent_data import AgentData, shown
 from edge_client.data.archive import open_npz

@@ -8,7 +8,7 @@ from benchmarks.experiment import Planned
 from benchmarks.results import Results
 from common import methods, runfile
 from common.errors import ConfigError, UnknownName
-from common.runfile import RunFile
+from common.run_sections import RunFile
 from tests.benchmarks import made
 
 BASE = """

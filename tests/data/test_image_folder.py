@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from common.errors import ConfigError
-from common.runfile import DataSection
+from common.run_sections import DataSection
 from edge_client.data.opening import check_shape, open_path
 
 

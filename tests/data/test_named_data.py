@@ -12,7 +12,7 @@ from PIL import Image
 from common import pb
 from common.errors import ConfigError, UnknownName
 from common.payloads import Array
-from common.runfile import DataSection
+from common.run_sections import DataSection
 from edge_client.data import named
 from edge_client.data.agent_data import AgentData
 from edge_client.data.named import open_named

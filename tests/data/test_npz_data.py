@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from common.errors import EXIT_DATA, ConfigError
-from common.runfile import DataSection
+from common.run_sections import DataSection
 from edge_client.data.agent_data import facts, under
 from edge_client.data.opening import open_path
 from edge_client.data.stored import StoredSource

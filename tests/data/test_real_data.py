@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from common import partition, pb, seeds
-from common.runfile import DataSection
+from common.run_sections import DataSection
 from edge_client.data.named import open_named
 from edge_client.data.opening import open_part
 

@@ -9,7 +9,7 @@ from PIL import Image
 
 from common import pb
 from common.errors import ConfigError
-from common.runfile import DataSection
+from common.run_sections import DataSection
 from edge_client.data import opening
 from edge_client.data.named import open_named
 from edge_client.data.split_file import open_split

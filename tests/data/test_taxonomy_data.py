@@ -9,7 +9,7 @@ from PIL import Image
 
 from common import data_files, pb
 from common.errors import ConfigError
-from common.runfile import DataSection
+from common.run_sections import DataSection
 from edge_client.data import named
 from edge_client.data.opening import open_part
 

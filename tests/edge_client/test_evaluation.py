@@ -8,7 +8,7 @@ import pytest
 
 from common.errors import LocalFault
 from common.method import Method, Skip
-from common.runfile import EvaluationSection
+from common.run_sections import EvaluationSection
 from edge_client.evaluation import Held, Ruler, finetuned, measured
 from tests.edge_client.test_site import N, make_site
 

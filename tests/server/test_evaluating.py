@@ -1,4 +1,5 @@
-from common.runfile import RunFile, parse
+from common.run_sections import RunFile
+from common.runfile import parse
 from server.evaluating import is_due, is_due_within_tasks
 
 

@@ -1,7 +1,8 @@
 import pytest
 
 from common.errors import ConfigError
-from common.runfile import AgentsSection, RunFile, parse, to_toml
+from common.run_sections import AgentsSection, RunFile
+from common.runfile import parse, to_toml
 from server.selection import asked, chosen, inlined, wanted
 
 NAMES = [f"a{i:02}" for i in range(20)]
