@@ -16,6 +16,7 @@ EPILOG = """examples:
   fed-bench quickstart                                    a real federation on this machine, about half a minute
   fed-bench run fashion_mnist_fedavg --out out/fmnist     an experiment that is shipped, by name
   fed-bench run mine.toml --set run.rounds=5 --seeds 1,2  your own, shorter, with two seeds; resumes when run again
+  fed-bench run fedobp_age --kept docs/experiments        what that folder has not yet; condense puts it there
   fed-bench run mine.toml --agents external --listen 0.0.0.0:8443 --insecure
                                                           prints the edge-agent command for each device, and waits
   fed-bench table out/fmnist > table.md                   Markdown, of one or more output folders
@@ -54,7 +55,7 @@ def main(argv: list[str] | None = None) -> int:
 def _dispatch(args: argparse.Namespace) -> int:
     os.environ.update(ONE_THREAD)  # before numpy and torch are loaded: what is estimated here is what a fleet does
     from benchmarks import commands, fleet, keeping  # rich and matplotlib load here, not for --help
-    from benchmarks.commands import Devices, Output
+    from benchmarks.commands import Devices, Output, Which
 
     with fleet.ended_by_signals():
         match args.command:
@@ -63,7 +64,8 @@ def _dispatch(args: argparse.Namespace) -> int:
             case "run":
                 devices = Devices(args.agents == "external", args.listen, args.processes, _tls(args))
                 changes = commands.changes(args.set)
-                return commands.run(args.experiment, Output(args.out, args.json), changes, args.seeds, devices)
+                which = Which(tuple(args.row), args.seeds, args.kept)
+                return commands.run(args.experiment, Output(args.out, args.json), changes, which, devices)
             case "table":
                 return commands.show_table(args.folder, as_json=args.json)
             case "plot":
@@ -106,7 +108,9 @@ def _parser() -> argparse.ArgumentParser:
     run = commands.add_parser("run", help="all rows and seeds of an experiment; goes on where it stopped")
     run.add_argument("experiment", metavar="NAME|FILE.toml")
     _set(run)
+    run.add_argument("--row", action="append", default=[], metavar="LABEL", help="this row alone; may be repeated")
     run.add_argument("--seeds", type=_seeds, default=(), metavar="1,2,3", help="instead of those in the file")
+    run.add_argument("--kept", type=Path, metavar="DIR", help="of condensed results: what they have is not run again")
     run.add_argument("--processes", type=int, metavar="N", help="that carry the agents (default: one each up to 8)")
     run.add_argument(
         "--agents", choices=("local", "external"), default="local", help="external: devices that you start"

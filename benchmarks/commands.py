@@ -16,12 +16,23 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from benchmarks import estimate, experiment, expert_costs, fleet, partition_picture, plot, results, table, tree_picture
+from benchmarks import (
+    condensed,
+    estimate,
+    experiment,
+    expert_costs,
+    fleet,
+    partition_picture,
+    plot,
+    results,
+    table,
+    tree_picture,
+)
 from benchmarks.experiment import Chain, Planned
 from benchmarks.fleet import Federation
 from benchmarks.results import Results
 from common import methods, pb, runfile
-from common.errors import EXIT_IDENTITY, EXIT_RUN, ConfigError, FederationError
+from common.errors import EXIT_IDENTITY, EXIT_RUN, ConfigError, FederationError, UnknownName
 from common.run_sections import Row, RunFile
 from edge_client import device
 
@@ -37,6 +48,26 @@ class Output:
     @property
     def console(self) -> Console:
         return Console(stderr=self.as_json)
+
+
+@dataclass(frozen=True)
+class Which:
+    """The runs of an experiment that are wanted: rows by label, seeds, none that the folder `kept` has condensed."""
+
+    rows: tuple[str, ...] = ()
+    seeds: Sequence[int] = ()
+    kept: Path | None = None
+
+    def chains(self, chains: list[Chain]) -> list[Chain]:
+        labels = dict.fromkeys(chain[0].label for chain in chains)
+        for row in self.rows:
+            if row not in labels:
+                raise UnknownName("row", row, labels)
+        return [chain for chain in chains if not self.rows or chain[0].label in self.rows]
+
+    def earlier(self, name: str) -> Sequence[condensed.Run]:
+        path = self.kept / f"{name}.json" if self.kept else None
+        return condensed.load(path).runs if path and path.exists() else ()
 
 
 @dataclass(frozen=True)
@@ -61,7 +92,7 @@ def quickstart(output: Output, *, everything: bool) -> int:
         file = with_all_methods(file)
     folder = output.folder or Path("out") / name
     output.console.print("One fed-server and four edge-agents, each a process of its own, speak gRPC on this machine.")
-    code = _experiment(name, file, replace(output, folder=folder), (), Devices())
+    code = _experiment(name, file, replace(output, folder=folder), Which(), Devices())
     console = output.console
     said = functools.partial(console.print, highlight=False, soft_wrap=True)
     said("\nwhere to go next")
@@ -72,14 +103,14 @@ def quickstart(output: Output, *, everything: bool) -> int:
     return code
 
 
-def run(name: str, output: Output, changed: Mapping[str, Any], seeds: Sequence[int], devices: Devices) -> int:
+def run(name: str, output: Output, changed: Mapping[str, Any], which: Which, devices: Devices) -> int:
     check_devices(devices)
     stem, text = experiment.find(name)
     file = runfile.parse(text, name)
     if changed:
         file = runfile.with_overrides(file, changed)
     folder = output.folder or Path("out") / stem
-    return _experiment(stem, file, replace(output, folder=folder), seeds, devices)
+    return _experiment(stem, file, replace(output, folder=folder), which, devices)
 
 
 def show_table(folders: Sequence[Path], *, as_json: bool) -> int:
@@ -139,14 +170,21 @@ def changes(pairs: Sequence[str]) -> dict[str, Any]:  # Any: TOML values
 # ------------------------------------------------------------------ one experiment
 
 
-def _experiment(name: str, file: RunFile, output: Output, seeds: Sequence[int], devices: Devices) -> int:
+def _experiment(
+    name: str,
+    file: RunFile,
+    output: Output,
+    which: Which,
+    devices: Devices,
+) -> int:
     folder, console = output.folder or Path("out") / name, output.console
     path = folder / "results.json"
-    chains = experiment.planned(file, seeds, mark=secrets.token_hex(3) if devices.external else "")
+    mark = secrets.token_hex(3) if devices.external else ""
+    chains = which.chains(experiment.planned(file, which.seeds, mark=mark))
     notes = {chain[0].label: note for chain in chains if (note := need(chain))}
     able = [chain for chain in chains if chain[0].label not in notes]
     found = experiment.start(name, path)
-    todo = experiment.unfinished(able, found)
+    todo = experiment.unfinished(able, [*found.runs, *which.earlier(name)])
     _announce(console, able, todo, found, devices)
     for n_agents, group in groupby(todo, key=lambda chain: experiment.n_agents(chain[0].file)):
         with _federation(folder, n_agents, devices, console) as federation:

@@ -1,21 +1,25 @@
 """results.json made small enough to be kept with the code: means over agents by round, accuracies by measurement.
 
-Of single agents only one thing is kept: how accuracy depends on the age of the agent's last model.
+Of single agents only two things are kept: how accuracy depends on the age of the agent's last model, and what each
+expert of a tree cost. A file grows over several checkouts and machines: a run says of which commit it is.
 """
 
 import json
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks import results, table
+from benchmarks import by_task, expert_costs, results, table
+from benchmarks.experiment import Planned
+from benchmarks.expert_costs import Cost
 from benchmarks.results import EvaluationRow, Results, RoundRow, RunRow
 from common import files
 from common.errors import EXIT_DATA, ConfigError
 from common.toml_reader import Problems, read
 
 DIGITS = 6  # that figures keep
+FLAT = "flat_softmax"
 
 
 @dataclass(frozen=True)
@@ -24,18 +28,21 @@ class Round:
 
     round: int
     seconds: float
-    cpu_s: float
     metrics: Mapping[str, float]
+    cpu_s: float | None = None  # files of before it was kept have none
     counts: Mapping[str, float] = field(default_factory=dict)
     spans: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Measured:
+    """`counts` are sums over agents of what `predict` counted: inputs, experts that each decoder evaluated."""
+
     round: int
     when: str
     metrics: Mapping[str, float]
     n_agents: int
+    counts: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -59,8 +66,13 @@ class Run:
     config: Mapping[str, Any]  # Any: the run file's table
     rounds: tuple[Round, ...]
     measured: tuple[Measured, ...]
+    git: str = ""
     ages: tuple[Age, ...] = ()
     reason: str = ""
+    costs: Mapping[str, float] = field(default_factory=dict)  # of one agent's task, see table.costs
+    tasks: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # data set -> round -> pooled accuracy
+    experts: Mapping[str, Cost] = field(default_factory=dict)  # node -> of one task that trains its expert
+    flat: Cost | None = None  # of the net beside which experts stand
 
 
 @dataclass(frozen=True)
@@ -70,15 +82,29 @@ class Condensed:
     versions: Mapping[str, str]
     host: Mapping[str, Any]  # Any: texts and numbers
     runs: tuple[Run, ...]
-    table: tuple[Mapping[str, Any], ...]  # Any: one column's text or number
 
 
 def of(found: Results) -> Condensed:
-    rows = tuple(found.table) or tuple(table.rows(found.runs))
     host = {**found.host, "system": str(found.host.get("system", "")).split(" ")[0]}  # the kernel's build is of no use
-    return Condensed(
-        found.experiment, found.git, found.versions, host, tuple(map(_run, found.runs)), tuple(map(_short, rows))
-    )
+    runs = tuple(replace(_run(run), git=found.git) for run in found.runs if run.status == "done")
+    return Condensed(found.experiment, found.git, found.versions, host, runs)
+
+
+def joined(new: Condensed, earlier: Condensed, wanted: Sequence[Planned] = ()) -> Condensed:
+    """`new` with the earlier runs that it does not replace, in the order of `wanted`.
+
+    `wanted` are all runs that the experiment has today, if that is known: an earlier run that is none of them, because
+    its row is gone or its settings are others, is left out.
+    """
+    asked = {_key(plan): plan.config for plan in wanted}
+    runs = {_key(run): run for run in earlier.runs if not wanted or asked.get(_key(run)) == run.config}
+    runs |= {_key(run): run for run in new.runs}
+    place = {key: i for i, key in enumerate(asked)}
+    return replace(new, runs=tuple(sorted(runs.values(), key=lambda run: place.get(_key(run), len(place)))))
+
+
+def _key(run: Run | Planned) -> tuple[str, int, str]:
+    return run.label, run.seed, run.stage
 
 
 def save(condensed: Condensed, path: Path) -> None:
@@ -134,6 +160,8 @@ def ages(rounds: Iterable[RoundRow], evaluations: Iterable[EvaluationRow]) -> tu
 
 def _run(run: RunRow) -> Run:
     measured = [e for e in run.evaluations if e.when not in ("start", "trained")]
+    experts = expert_costs.of_experts(run)
+    curves = by_task.curves(run)
     return Run(
         label=run.label,
         method=run.method,
@@ -143,9 +171,18 @@ def _run(run: RunRow) -> Run:
         seconds=round(run.seconds, 3),
         config=run.config,
         rounds=tuple(_round(r) for r in run.rounds),
-        measured=tuple(Measured(e.round, e.when, _short(e.metrics), len(e.agents)) for e in measured),
+        measured=tuple(
+            Measured(e.round, e.when, _short(e.metrics), len(e.agents), _short(expert_costs.of_decoding(e)))
+            for e in measured
+        ),
         ages=ages(run.rounds, run.evaluations),
         reason=run.reason,
+        costs=_short(table.costs([run])),
+        tasks={
+            name: _short({str(r): a for r, a in curve.items()}) for name, curve in curves.items() if len(curves) > 1
+        },
+        experts=experts,
+        flat=expert_costs.of_flat(run) if run.method == FLAT else None,
     )
 
 
@@ -154,7 +191,7 @@ def _round(row: RoundRow) -> Round:
     counts = _means(a.counts for a in merged)
     spans = _means({span.name: span.seconds for span in a.spans} for a in merged)
     cpu_s = round(sum(a.cpu_s for a in merged), 3)
-    return Round(row.round, round(row.seconds, 3), cpu_s, _short(row.metrics), counts, spans)
+    return Round(row.round, round(row.seconds, 3), _short(row.metrics), cpu_s, counts, spans)
 
 
 def _means(tables: Iterable[Mapping[str, float]]) -> dict[str, float]:

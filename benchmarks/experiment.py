@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import grpc
 
@@ -101,16 +101,33 @@ def start(name: str, path: Path) -> results.Results:
     return results.Results(name, host.commit(), host.versions(), host.facts())
 
 
-def unfinished(chains: Iterable[Chain], found: results.Results) -> list[Chain]:
-    """Chains with a run that is not in the results, or was made with other settings.
+class Finished(Protocol):
+    """What is asked of a run that was made before, here or in another checkout."""
+
+    @property
+    def label(self) -> str: ...
+    @property
+    def seed(self) -> int: ...
+    @property
+    def stage(self) -> str: ...
+    @property
+    def status(self) -> str: ...
+    @property
+    def config(self) -> Mapping[str, Any]: ...  # Any: TOML values
+
+
+def unfinished(chains: Iterable[Chain], runs: Iterable[Finished]) -> list[Chain]:
+    """Chains with a run that is not among the finished ones, or was made with other settings.
 
     A later stage starts from an earlier one that only a live server has, so a chain is run again as a whole.
     """
-    have = {(r.label, r.seed, r.stage): r for r in found.runs if r.status == "done"}
+    have: dict[tuple[str, int, str], list[Mapping[str, Any]]] = {}
+    for run in runs:
+        if run.status == "done":
+            have.setdefault((run.label, run.seed, run.stage), []).append(results.as_json(run.config))
 
     def is_done(p: Planned) -> bool:
-        kept = have.get((p.label, p.seed, p.stage))
-        return kept is not None and results.as_json(kept.config) == p.config
+        return p.config in have.get((p.label, p.seed, p.stage), [])
 
     return [chain for chain in chains if not all(is_done(p) for p in chain)]
 

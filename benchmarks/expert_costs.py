@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import Any
 
 from benchmarks import taxonomies
-from benchmarks.results import AgentRow, Results, RunRow
+from benchmarks.results import AgentRow, EvaluationRow, Results, RunRow
 from benchmarks.table import number
 from common import expert_schedule, experts, models, run_taxonomy, runfile, taxonomy
 from common.method import ModelSpec, Scalar
@@ -30,6 +30,7 @@ class Cost:
     n_tasks: int
     n_samples: float
     seconds: float
+    cpu_s: float
     rss_bytes: float
     data_bytes: float
     model_bytes: float
@@ -74,6 +75,7 @@ def of_flat(run: RunRow) -> Cost | None:
         n_tasks=len(tasks),
         n_samples=statistics.fmean(t.n_samples for t in clean),
         seconds=statistics.median(t.train_s for t in clean),
+        cpu_s=statistics.median(t.cpu_s for t in clean),
         rss_bytes=statistics.median(t.rss_peak_delta_bytes for t in clean),
         data_bytes=statistics.fmean(t.data_bytes for t in clean),
         model_bytes=statistics.fmean(t.model_bytes for t in clean),
@@ -90,6 +92,12 @@ def accuracies(run: RunRow) -> dict[str, float]:
     )
     nodes = [name.removeprefix("inputs ") for name in counts if name.startswith("inputs ")]
     return {node: counts.get(f"right {node}", 0.0) / counts[f"inputs {node}"] for node in nodes}
+
+
+def of_decoding(evaluation: EvaluationRow) -> dict[str, float]:
+    """Inputs, and experts that each decoder evaluated for them; what was counted by node is in `accuracies`."""
+    counts: Mapping[str, float] = evaluation.extra.get("counts", {})
+    return {name: n for name, n in counts.items() if not name.startswith(("inputs ", "right "))}
 
 
 def markdown(found: Results) -> str:
@@ -158,6 +166,7 @@ def _expert(run: RunRow, tree: Taxonomy, node: str, tasks: list[AgentRow], accur
         n_tasks=len(tasks),
         n_samples=n_samples,
         seconds=statistics.median(s.seconds for s in spans),
+        cpu_s=statistics.median(s.cpu_s for s in spans),
         rss_bytes=statistics.median(s.rss_peak_delta_bytes for s in spans),
         data_bytes=statistics.fmean(s.data_bytes for s in spans),
         model_bytes=statistics.fmean(s.model_bytes for s in spans),

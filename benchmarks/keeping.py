@@ -4,15 +4,31 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import condensed, pages, results, scoring_fedobp, theory_fedobp
+from benchmarks import condensed, experiment, pages, results, scoring_fedobp, theory_fedobp
+from benchmarks.experiment import Planned
+from common import runfile
+from common.errors import UnknownName
 
 
 def condense(folders: Sequence[Path], to: Path) -> int:
+    """Into each experiment's file, beside the runs that it has of earlier checkouts."""
     for folder in folders:
         found = condensed.of(results.load(folder / "results.json"))
-        condensed.save(found, to / f"{found.experiment}.json")
-        print(to / f"{found.experiment}.json")
+        path = to / f"{found.experiment}.json"
+        if path.exists():
+            found = condensed.joined(found, condensed.load(path), _planned(found.experiment))
+        condensed.save(found, path)
+        print(path)
     return 0
+
+
+def _planned(name: str) -> list[Planned]:
+    """All runs of an experiment that is shipped; of another, nothing is known here."""
+    try:
+        stem, text = experiment.find(name)
+    except UnknownName:
+        return []
+    return [plan for chain in experiment.planned(runfile.parse(text, stem)) for plan in chain]
 
 
 def write_page(name: str, folder: Path) -> int:

@@ -54,7 +54,7 @@ def _row(label: str, runs: list[RunRow]) -> dict[str, Any]:
                 if len(values) > 1:
                     row[f"{column}_std"] = statistics.stdev(values)
     if done:
-        row |= _costs(done)
+        row |= costs(done)
     failed = [f"seed {run.seed}: {run.status}: {run.reason}" for run in runs if run.status != "done"]
     return row | ({"note": "; ".join(failed)} if failed else {})
 
@@ -66,7 +66,7 @@ def pooled(metrics: Mapping[str, float], name: str) -> float | None:
     return metrics.get(name, metrics.get(other))
 
 
-def _costs(runs: list[RunRow]) -> dict[str, float]:
+def costs(runs: Sequence[RunRow]) -> dict[str, float]:
     """Seconds per round, and per task of an agent: seconds of training, memory above its start, bytes both ways."""
     tasks = [a for run in runs for r in run.rounds for a in r.agents if a.outcome == "merged"]
     clean = [a for a in tasks if not a.shared and not a.warmup]
@@ -79,6 +79,8 @@ def _costs(runs: list[RunRow]) -> dict[str, float]:
         "cpu_s": _median([a.cpu_s for a in clean]),
         "rss_peak_delta_bytes": _median([float(a.rss_peak_delta_bytes) for a in clean]),
         "rss_peak_bytes": _median([float(a.rss_peak_bytes) for a in clean]),
+        "data_bytes": _median([float(a.data_bytes) for a in clean]),
+        "model_bytes": _median([float(a.model_bytes) for a in clean]),
         # means, because what a host has fetched is not sent again for the other agents that it carries
         "bytes_up": _mean([float(up) for up, _ in travelled if up is not None]),
         "bytes_down": _mean([float(down) for _, down in travelled if down is not None]),

@@ -79,7 +79,7 @@ def cost(folder: Path, found: Kept, parity: Kept) -> Iterator[str]:
         " FedOBP, with the participants' evaluation. The wall time is of a machine that had other work to do:\n"
     )
     rows = [
-        [label, shown(mean(some, lambda r: mean_of(x.cpu_s for x in r.rounds)), digits=1),
+        [label, shown(mean(some, cpu_s), digits=1),
          shown(mean(some, lambda r: mean_of(x.seconds for x in r.rounds)), digits=1)]
         for label in ROWS["fedobp_parity"]
         for some in [parity.of(label)]
@@ -175,6 +175,11 @@ def _pooled(rows: Iterable[tuple[int, float, float]]) -> list[str]:
         return [NOT_RUN] * 3
     accuracy, gain = (sum(row[0] * row[i] for row in rows) / n for i in (1, 2))
     return [str(n), f"{100 * accuracy:.2f}", f"{100 * gain:+.2f}"]
+
+
+def cpu_s(run: Run) -> float | None:
+    """Of a round, mean over rounds."""
+    return mean_of(r.cpu_s or 0.0 for r in run.rounds) if all(r.cpu_s is not None for r in run.rounds) else None
 
 
 def mean_of(values: Iterable[float]) -> float:

@@ -88,7 +88,6 @@ def _splits(found: Kept) -> str:
 
 def _rows(found: Kept) -> str:
     labels = [label for label in found.labels if not label.endswith(tuple(tail for _, tail in SPLITS if tail))]
-    costs = {row["label"]: row for row in found.found.table} if found.found else {}
     titles = (
         "row",
         "accuracy, %",
@@ -101,7 +100,7 @@ def _rows(found: Kept) -> str:
     )
     table = []
     for label in labels:
-        runs, cost = found.of(label), costs.get(label, {})
+        runs = found.of(label)
         near = mean(runs, of("nearest_accuracy"))
         table.append(
             (
@@ -111,7 +110,7 @@ def _rows(found: Kept) -> str:
                 percent(runs, before),
                 "" if near is None else shown(near, 100.0),
                 shown(mean(runs, rounds_to), digits=1),
-                *(f"{cost[name] / 1e3:.1f}" if name in cost else "" for name in ("bytes_up", "bytes_down")),
+                *(shown(mean(runs, cost(name, 1e3)), digits=1) for name in ("bytes_up", "bytes_down")),
             )
         )
     return grid(titles, table)
@@ -124,6 +123,15 @@ def of(name: str) -> Of:
         return run.measured[-1].metrics.get(name) if run.measured else None
 
     return last
+
+
+def cost(name: str, unit: float) -> Of:
+    """Of one agent's task: see table.costs."""
+
+    def of(run: Run) -> float | None:
+        return run.costs[name] / unit if name in run.costs else None
+
+    return of
 
 
 accuracy = of("personal_accuracy")

@@ -4,7 +4,9 @@ from pathlib import Path
 import pytest
 
 from benchmarks import condensed, results
+from benchmarks import experiment as experiments
 from benchmarks.results import AgentRow, EvaluatedAgent, EvaluationRow, RoundRow
+from common import runfile
 from common.errors import ConfigError
 from tests.benchmarks.made import experiment, row
 
@@ -18,6 +20,33 @@ def test_what_is_kept_is_read_back_equal(tmp_path: Path) -> None:
     found = condensed.of(experiment(row(), replace(row(), seed=2)))
     condensed.save(found, tmp_path / "new" / "small.json")
     assert condensed.load(tmp_path / "new" / "small.json") == found
+
+
+def test_a_file_grows_over_checkouts_by_the_runs_that_the_experiment_has_today(tmp_path: Path) -> None:
+    """Seeds 1 and 2 were there, seed 1 was made again, 3 is new; seed 4 has settings of a file that has changed."""
+    text = '[run]\nmethod = "fedavg"\nrounds = 2\n[data]\nn_agents = 3\n'
+    chains = experiments.planned(runfile.parse(text, "x"), (1, 2, 3, 4))
+    plans = [plan for chain in chains for plan in chain]
+    finished = [replace(row(), label=p.label, seed=p.seed, config=p.config, seconds=1.0) for p in plans]
+    old = replace(finished[3], config={"run": {"rounds": 9}})
+    earlier = replace(condensed.of(experiment(*finished[:2], old)), git="before")
+    again = condensed.of(experiment(finished[2], replace(finished[0], seconds=5.0)))
+    found = condensed.joined(again, earlier, plans)
+    assert [(run.seed, run.seconds) for run in found.runs] == [(1, 5.0), (2, 1.0), (3, 1.0)]
+    condensed.save(found, tmp_path / "x.json")
+    left = experiments.unfinished(chains, condensed.load(tmp_path / "x.json").runs)
+    assert [plan.seed for (plan,) in left] == [4]
+
+
+def test_of_an_unknown_experiment_all_earlier_runs_stay() -> None:
+    earlier, new = condensed.of(experiment(replace(row(), seed=7))), condensed.of(experiment(row()))
+    assert [run.seed for run in condensed.joined(new, earlier).runs] == [7, 1]
+
+
+def test_a_run_says_its_commit_and_what_failed_is_not_kept() -> None:
+    (kept,) = condensed.of(experiment(row(), replace(row(), seed=2, status="failed"))).runs
+    assert (kept.seed, kept.git) == (1, "abc")
+    assert kept.costs["bytes_up"] == 1000.0
 
 
 def test_rounds_are_means_over_agents() -> None:

@@ -79,33 +79,33 @@ def test_a_mark_keeps_the_runs_of_two_servers_apart_and_what_is_finished_stays_s
     found = empty()
     for plan in experiment.planned(file(BASE + STAGES), mark="cafe")[0]:
         found = experiment.kept(found, finished(plan), [], {})
-    assert experiment.unfinished([chain], found) == []
+    assert experiment.unfinished([chain], found.runs) == []
 
 
 def test_what_is_finished_is_not_run_again() -> None:
     chains = experiment.planned(file(BASE + ROWS))
     found = experiment.kept(empty(), finished(chains[0][0]), ["A"], {})
-    assert [p.title for (p,) in experiment.unfinished(chains, found)] == ["A seed 2", "B, mu 0.1 seed 7"]
+    assert [p.title for (p,) in experiment.unfinished(chains, found.runs)] == ["A seed 2", "B, mu 0.1 seed 7"]
 
 
 def test_another_setting_is_another_run() -> None:
     found = experiment.kept(empty(), finished(experiment.planned(file())[0][0]), [], {})
     changed = experiment.planned(runfile.with_overrides(file(), {"run.rounds": 5}))
-    assert experiment.unfinished(experiment.planned(file()), found) == []
-    assert experiment.unfinished(changed, found) == changed
+    assert experiment.unfinished(experiment.planned(file()), found.runs) == []
+    assert experiment.unfinished(changed, found.runs) == changed
 
 
 def test_a_failed_run_is_run_again() -> None:
     chains = experiment.planned(file())
     failed = replace(finished(chains[0][0]), status="failed")
-    assert experiment.unfinished(chains, experiment.kept(empty(), failed, [], {})) == chains
+    assert experiment.unfinished(chains, experiment.kept(empty(), failed, [], {}).runs) == chains
 
 
 def test_stages_are_run_again_together() -> None:
     """A later stage starts from a result that only a live server has."""
     chains = experiment.planned(file(BASE + STAGES))
     found = experiment.kept(empty(), finished(chains[0][0]), [], {})
-    assert experiment.unfinished(chains, found) == chains
+    assert experiment.unfinished(chains, found.runs) == chains
 
 
 def test_a_saved_experiment_goes_on(tmp_path: Path) -> None:
@@ -113,7 +113,7 @@ def test_a_saved_experiment_goes_on(tmp_path: Path) -> None:
     chains = experiment.planned(file(BASE + ROWS))
     path = tmp_path / "results.json"
     results.save(experiment.kept(empty(), finished(chains[2][0]), [], {}), path)
-    left = experiment.unfinished(chains, experiment.start("test", path))
+    left = experiment.unfinished(chains, experiment.start("test", path).runs)
     assert [p.label for (p,) in left] == ["A", "A"]
 
 

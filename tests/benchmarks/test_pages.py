@@ -18,14 +18,14 @@ def curve(label: str, seed: int, start: float, **changes: float) -> Run:
     counts = {"personal": 6.0, "personal classifier.weight": 4.0, "personal base.conv1.weight": 2.0}
     counts["personal as values (bytes)"] = 48.0
     metrics = {"accuracy_start": start, "accuracy_trained": 0.9}
-    rounds = tuple(Round(n, 1.5, 1.2, metrics, counts if "OBP" in label else {}, {}) for n in range(1, 61))
+    rounds = tuple(Round(n, 1.5, metrics, 1.2, counts if "OBP" in label else {}) for n in range(1, 61))
     measured = [Measured(n, "merged", {"accuracy": changes.get("merged", 0.5)}, 40) for n in (20, 40, 60)]
     measured.append(Measured(60, "finetuned", {"accuracy_finetuned": changes.get("finetuned", 0.8)}, 40))
     return replace(RUN, label=label, seed=seed, rounds=rounds, measured=tuple(measured))
 
 
 def keep(folder: Path, name: str, *runs: Run) -> None:
-    condensed.save(Condensed(name, "abc", {}, {"cores": 2}, runs, ()), folder / f"{name}.json")
+    condensed.save(Condensed(name, "abc", {}, {"cores": 2}, runs), folder / f"{name}.json")
 
 
 def line(text: str, begin: str) -> str:

@@ -16,13 +16,13 @@ def made(label: str, seed: int, *accuracies: float) -> Run:
         Measured(n, "merged", {"personal_accuracy": a, "nearest_accuracy": 0.5}, 10)
         for n, a in enumerate(accuracies, start=1)
     )
-    rounds = tuple(Round(m.round, 1.0, 1.0, {"personal_accuracy_trained": 0.4}, {}, {}) for m in measured)
-    return Run(label, "m", seed, "", "done", 9.0, {}, rounds, measured)
+    rounds = tuple(Round(m.round, 1.0, {"personal_accuracy_trained": 0.4}) for m in measured)
+    costs = {"bytes_up": 2100.0, "bytes_down": 4000.0}
+    return Run(label, "m", seed, "", "done", 9.0, {}, rounds, measured, costs=costs)
 
 
 def keep(folder: Path, *runs: Run) -> str:
-    table = ({"label": "ours", "bytes_up": 2100.0, "bytes_down": 4000.0},)
-    condensed.save(Condensed("prompts_caltech101", "abc", {}, {}, runs, table), folder / "prompts_caltech101.json")
+    condensed.save(Condensed("prompts_caltech101", "abc", {}, {}, runs), folder / "prompts_caltech101.json")
     return pages.write("prompts", folder)[0].read_text()
 
 
@@ -34,7 +34,10 @@ def test_rows_by_hand(tmp_path: Path) -> None:
     text = keep(tmp_path, made("ours", 1, 0.5, 0.78, 0.8), made("ours", 2, 0.5, 0.9), made("ours, disjoint", 1, 0.7))
     lines = text.splitlines()
     assert "| ours | 85.00 ± 7.07 | not run | 70.00 |" in lines
-    assert "| ours | 85.00 ± 7.07 | 69.67 ± 0.47 | 40.00 ± 0.00 | 50.00 ± 0.00 | 2.0 ± 0.0 | 2.1 | 4.0 |" in lines
+    assert (
+        "| ours | 85.00 ± 7.07 | 69.67 ± 0.47 | 40.00 ± 0.00 | 50.00 ± 0.00 | 2.0 ± 0.0 | 2.1 ± 0.0 | 4.0 ± 0.0 |"
+        in lines
+    )
     assert not any(line.startswith("| ours, disjoint") for line in lines)
     assert "The paper's order (ours, FedOTP, FedPGP): not run." in text
 
