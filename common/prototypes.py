@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.errors import RemoteFault
-from common.method import Scores
+from common.method import Scores, Term
 from common.payloads import Prototypes
 from common.samples import Labels
 
@@ -154,9 +154,11 @@ def blended(scores: Scores, near: Scores, prototypes: Prototypes | None, share: 
     return mixed
 
 
-def as_arrays(prototypes: Prototypes) -> dict[str, NDArray[np.generic]]:
-    """What the term "prototypes" needs."""
-    return {"class_ids": prototypes.class_ids, "vectors": prototypes.vectors}
+def regulariser(prototypes: Prototypes | None, strength: float) -> tuple[Term, ...]:
+    """The term "prototypes", once there are some."""
+    if prototypes is None or not strength:
+        return ()
+    return (Term("prototypes", strength, {"class_ids": prototypes.class_ids, "vectors": prototypes.vectors}),)
 
 
 def _unit(vectors: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -17,7 +17,7 @@ import numpy as np
 
 from common import personal, prototypes
 from common.errors import ConfigError
-from common.method import AgentInfo, Learner, Model, RunSpec, Scores, Site, Step, Term
+from common.method import AgentInfo, Learner, Model, RunSpec, Scores, Site, Step
 from common.methods.fedavg import some_samples
 from common.payloads import Payload, Prototypes, Weights
 from common.prototypes import Known, Privacy, Weighting
@@ -85,9 +85,7 @@ def plan(
 
 def work(task: Task, memory: Memory, site: Site[Config]) -> tuple[Reply, Memory]:
     config, samples, learner = site.run.config, some_samples(site), _learner(site)
-    terms: tuple[Term, ...] = ()
-    if task.prototypes is not None and config.strength:
-        terms = (Term("prototypes", config.strength, prototypes.as_arrays(task.prototypes)),)
+    terms = prototypes.regulariser(task.prototypes, config.strength)
     start = personal.whole(site, learner, [task.first, memory.weights])
     trained = learner.fit(start, samples, site.training, terms=terms, rng=site.rng).weights
     own = prototypes.class_means(learner.embed(trained, samples), samples.labels, config.privacy, site.rng)

@@ -6,18 +6,19 @@ Deviation: the paper gives no settings. Reconstructed: text prompts as in CoOp; 
     feature that stays with the agent; embeddings and means have unit length; L_reg is ||z(x) - g_y||^2 summed over
     dimensions, a mean over samples; no g, no regulariser. The alternatives are options: prompts that stay
     (`share_prompt`), a prompt that is the data set's sentence (`learn_prompt`), no adapter (`adapter`), no exchange of
-    means (`exchange`), lambda 0 (`strength`). `blend` mixes in the nearest mean when predicting.
+    means (`exchange`), lambda 0 (`strength`). `blend` mixes in the nearest mean when predicting; with `blend_by =
+    "holdout"` an agent takes the share that suits its own [data] holdout.
 """
 
 from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
-from common import personal, prompts, prototypes
-from common.method import AgentInfo, Learner, Model, RunSpec, Scores, Site, Step, Term
+from common import blending, personal, prompts, prototypes
+from common.method import AgentInfo, Learner, Model, RunSpec, Scores, Site, Step
 from common.methods.fedavg import some_samples
 from common.methods.fedproto import width
 from common.payloads import Payload, Prompt, Prototypes, Weights
@@ -38,6 +39,7 @@ class Config:
     max_age: int = 0
     privacy: Privacy = field(default_factory=Privacy)
     blend: float = 0.0  # share of the nearest mean in what is predicted
+    blend_by: Literal["fixed", "holdout"] = "fixed"
     scale: float = 28.0  # of its cosines; CLIP's is 100
 
     def __post_init__(self) -> None:
@@ -73,6 +75,7 @@ class Reply:
 @dataclass(frozen=True)
 class Memory:
     own: Weights | None = None
+    blend: float | None = None  # None: nothing has been chosen
 
 
 def init(run: RunSpec[Config], model: Model, start: Mapping[str, Payload], rng: "np.random.Generator") -> State:
@@ -90,9 +93,7 @@ def plan(
 
 def work(task: Task, memory: Memory, site: Site[Config]) -> tuple[Reply, Memory]:
     config, samples, learner = site.run.config, some_samples(site), _learner(site)
-    terms: tuple[Term, ...] = ()
-    if task.prototypes is not None and config.strength:
-        terms = (Term("prototypes", config.strength, prototypes.as_arrays(task.prototypes)),)
+    terms = prototypes.regulariser(task.prototypes, config.strength)
     weights = _whole(task, None, memory, site, learner)
     weights = learner.fit(weights, samples, site.training, terms=terms, rng=site.rng).weights
     means = None
@@ -101,7 +102,10 @@ def work(task: Task, memory: Memory, site: Site[Config]) -> tuple[Reply, Memory]
         means = prototypes.class_means(embeddings, samples.labels, config.privacy, site.rng, unit=True)
     shared = config.share_prompt and config.learn_prompt
     prompt, own = (prompts.prompt_of(weights), prompts.own_part(weights)) if shared else (None, weights)
-    return Reply(prompt, means, len(samples)), Memory(own)
+    held, share = site.data.holdout, memory.blend
+    if config.blend_by == "holdout" and task.prototypes is not None and len(held):  # means of the round before
+        share = blending.best_share(*blending.both(learner, weights, held, task.prototypes, config.scale), held.labels)
+    return Reply(prompt, means, len(samples)), Memory(own, share)
 
 
 def merge(run: RunSpec[Config], state: State, replies: Iterator[tuple[AgentInfo, Reply]], step: Step) -> State:
@@ -125,9 +129,9 @@ def merge(run: RunSpec[Config], state: State, replies: Iterator[tuple[AgentInfo,
 def predict(task: Task, reply: Reply | None, memory: Memory, site: Site[Config], inputs: Samples) -> dict[str, Scores]:
     config, learner = site.run.config, _learner(site)
     weights = _whole(task, reply, memory, site, learner)
-    scores = learner.scores(weights, inputs)
-    near = prototypes.nearest(learner.embed(weights, inputs), task.prototypes, len(site.classes), config.scale)
-    return {"personal": prototypes.blended(scores, near, task.prototypes, config.blend), "nearest": near}
+    text, near, known = blending.both(learner, weights, inputs, task.prototypes, config.scale)
+    share = config.blend if memory.blend is None else memory.blend
+    return {"personal": prototypes.blended(text, near, known, share), "nearest": near}
 
 
 def result(run: RunSpec[Config], state: State) -> dict[str, Payload]:
@@ -142,7 +146,5 @@ def _whole(task: Task, reply: Reply | None, memory: Memory, site: Site[Any], lea
 
 
 def _learner(site: Site[Config]) -> Learner:
-    config, terms = site.run.config, ("prototypes",)
-    if not config.learn_prompt:
-        return site.learner(terms=terms, adapter=config.adapter, context=0)
-    return site.learner(terms=terms, adapter=config.adapter)
+    words: dict[str, Any] = {} if site.run.config.learn_prompt else {"context": 0}  # the data set's sentence
+    return site.learner(terms=("prototypes",), adapter=site.run.config.adapter, **words)

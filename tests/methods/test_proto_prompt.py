@@ -1,17 +1,19 @@
 """Prototype-based prompt learning: what travels, what stays, and what each option leaves out."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from common import blending
 from common.methods import proto_prompt
 from common.methods.proto_prompt import Config
-from common.payloads import Prompt, Prototypes
-from common.prototypes import Privacy
+from common.payloads import Prompt, Prototypes, Weights
+from common.prototypes import Privacy, blended, nearest
 from tests.methods.contract import Case, loopback
-from tests.methods.loopback import AGENTS
+from tests.methods.loopback import AGENTS, Data, make_data
 from tests.methods.tiny_prompts import PromptLearner, PromptModel
 
 
@@ -27,6 +29,7 @@ CASES = (
     case("no exchange", exchange=False),
     case("prompts only, blended, uniform", keeps_memory=False, adapter=False, blend=0.5, weighting="uniform"),
     case("private", privacy=Privacy(min_count=2, clip=0.5, noise=0.01), max_age=1),
+    case("blend by held-out data", blend_by="holdout"),
 )
 
 
@@ -74,6 +77,57 @@ def test_a_blend_moves_only_classes_that_have_a_mean(tmp_path: Path) -> None:
     near, text = blended.predictions[moment]["nearest"], plain.predictions[moment]["personal"]
     assert list(blended.state.known.prototypes.class_ids) == [0, 1, 2, 3]
     np.testing.assert_allclose(blended.predictions[moment]["personal"], (near + text) / 2, rtol=1e-4)
+
+
+def test_the_share_that_suits_held_out_data_by_hand() -> None:
+    """Two images of classes 0 and 1. The texts' scores say 1 and 1, the means say 0 and 0, each by a margin of 4.
+
+    With share s the margin for class 0 is 4 (2 s - 1) for both, and the losses log(1 + e^-m) + log(1 + e^m) are least,
+    2 ln 2, at m = 0, s = 1/2. With class 0 alone the largest share is best, and without means none is chosen.
+    """
+    text, near = np.array([[0.0, 4.0]] * 2), np.array([[4.0, 0.0]] * 2)
+    known = Prototypes(np.array([0, 1]), np.array([1, 1]), np.eye(2, dtype=np.float32))
+    assert blending.best_share(text, near, known, np.array([0, 1])) == 0.5
+    assert blending.best_share(text[:1], near[:1], known, np.array([0])) == 1.0
+    assert blending.best_share(text[:1], near[:1], known, np.array([1])) == 0.0
+    assert blending.best_share(text, text, known, np.array([0, 1])) == 0.0  # no difference: the texts'
+
+
+def test_a_share_by_held_out_data_is_kept_and_used_and_never_travels(tmp_path: Path) -> None:
+    fleet = loopback(proto_prompt, CASES[6], tmp_path).rounds(1)
+    assert all(fleet.memory(name).blend is None for name in AGENTS)  # there were no means yet
+    fleet.rounds(1, evaluate=True)
+    for name in AGENTS:
+        share = fleet.memory(name).blend
+        assert share in blending.SHARES
+        site, task = fleet.site(name, 2, "look"), fleet.tasks[name]
+        weights = personal_weights(fleet, name)
+        learner = proto_prompt._learner(site)
+        held = site.data.holdout
+        near = nearest(learner.embed(weights, held), task.prototypes, 4, 28.0)
+        assert share == blending.best_share(learner.scores(weights, held), near, task.prototypes, held.labels)
+        readings = fleet.predictions[name, "trained", 1]
+        assert set(vars(fleet.replies[name])) == {"prompt", "prototypes", "n_samples"}
+        text = learner.scores(weights, site.data.test)
+        expected = blended(text, readings["nearest"], task.prototypes, share)
+        np.testing.assert_allclose(readings["personal"], expected, atol=1e-5)
+
+
+def personal_weights(fleet: Any, name: str) -> Any:
+    """What the agent had at the end of its training."""
+    reply, memory = fleet.replies[name], fleet.memory(name)
+    return memory.own.updated(Weights({"prompt.context": reply.prompt.context}))
+
+
+def test_without_held_out_data_the_share_is_the_given_one(tmp_path: Path) -> None:
+    def nothing_held_out() -> dict[str, Data]:
+        return {name: replace(data, holdout=data.train.take(np.arange(0))) for name, data in make_data().items()}
+
+    one = replace(case("none held out", blend_by="holdout", blend=0.5), data=nothing_held_out)
+    fleet = loopback(proto_prompt, one, tmp_path / "a").rounds(2, evaluate=True)
+    fixed = loopback(proto_prompt, case("fixed", blend=0.5), tmp_path / "b").rounds(2, evaluate=True)
+    for moment, readings in fixed.predictions.items():
+        np.testing.assert_array_equal(fleet.predictions[moment]["personal"], readings["personal"])
 
 
 def test_rare_classes_are_held_back(tmp_path: Path) -> None:
