@@ -15,8 +15,6 @@ from benchmarks.experiment import Planned
 from benchmarks.expert_costs import Cost
 from benchmarks.results import EvaluationRow, Results, RoundRow, RunRow
 from common import files
-from common.errors import EXIT_DATA, ConfigError
-from common.toml_reader import Problems, read
 
 DIGITS = 6  # that figures keep
 FLAT = "flat_softmax"
@@ -118,21 +116,8 @@ def save(condensed: Condensed, path: Path) -> None:
 
 
 def load(path: Path) -> Condensed:
-    """Read a condensed file.
-
-    Raises:
-        ConfigError: there is none, or it is not of this form.
-    """
-    try:
-        whole = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"cannot read condensed results {path}: {error}", exit_code=EXIT_DATA) from error
-    problems = Problems(str(path))
-    found = read(Condensed, whole, problems) if isinstance(whole, dict) else None
-    if found is None:
-        told = "\n".join(problems.found[:5]) or f"{path}: expected an object, got {type(whole).__name__}"
-        raise ConfigError(told, exit_code=EXIT_DATA)
-    return found
+    """Read a condensed file; errors as of `results.read_json`."""
+    return results.read_json(Condensed, path)
 
 
 def ages(rounds: Iterable[RoundRow], evaluations: Iterable[EvaluationRow]) -> tuple[Age, ...]:

@@ -8,13 +8,14 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from common import files, pb
 from common.errors import EXIT_DATA, ConfigError
 from common.toml_reader import Problems, read
 from server.reporting import COMMON, pooled
 
+T = TypeVar("T")
 LAST = 5  # rounds behind every "…_mean_last5"
 
 
@@ -319,19 +320,24 @@ def save(results: Results, path: Path) -> None:
 
 
 def load(path: Path) -> Results:
-    """Read a results.json.
+    """Read a results.json; errors as of `read_json`."""
+    return read_json(Results, path)
+
+
+def read_json(kind: type[T], path: Path) -> T:
+    """A file that holds one of these dataclasses.
 
     Raises:
         ConfigError: there is none, or it is not of this form; the text names what differs.
     """
     try:
-        table = json.loads(path.read_text(encoding="utf-8"))
+        whole = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise ConfigError(f"cannot read results {path}: {error}", exit_code=EXIT_DATA) from error
+        raise ConfigError(f"cannot read {kind.__name__.lower()} {path}: {error}", exit_code=EXIT_DATA) from error
     problems = Problems(str(path))
-    found = read(Results, table, problems) if isinstance(table, dict) else None
+    found = read(kind, whole, problems) if isinstance(whole, dict) else None
     if found is None:
-        told = "\n".join(problems.found[:5]) or f"{path}: expected an object, got {type(table).__name__}"
+        told = "\n".join(problems.found[:5]) or f"{path}: expected an object, got {type(whole).__name__}"
         raise ConfigError(told, exit_code=EXIT_DATA)
     return found
 

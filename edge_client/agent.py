@@ -12,13 +12,14 @@ from dataclasses import dataclass, field
 
 from common import pb
 from common.blobs import Blobs
+from common.task_key import Key
 from edge_client.executor import Executor
 from edge_client.folder import Folder
 from edge_client.job import AgentConfig
 from edge_client.keep import Keep
 from edge_client.link import Backoff, Link
 from edge_client.memory import Archive
-from edge_client.offers import InHand, Key, Offers
+from edge_client.offers import InHand, Offers
 from edge_client.presence import Ending, Presence
 from edge_client.task import Desk, decline, work_on
 from edge_client.transfer import Transfers
@@ -96,7 +97,7 @@ class Agent:
             case "withdrawn":
                 key = Key.of(event.withdrawn.key)
                 task = self._offers.withdraw(key)
-                log.info('withdrawn %s reason="%s"', key, event.withdrawn.reason)
+                log.info('withdrawn %s reason="%s"', key.logged, event.withdrawn.reason)
                 if task is not None and task.is_cancellable:
                     self._executor.cancel(key.agent)
 
@@ -111,12 +112,12 @@ class Agent:
         while (task := self._offers.take()) is not None:
             self._keep.begin(task.offer)
             try:
-                log.info("task %s round=%d phase=%s", task.key, task.offer.round, task.offer.phase)
+                log.info("task %s round=%d phase=%s", task.key.logged, task.offer.round, task.offer.phase)
                 work_on(task, self._desk)
             except Ending:
-                log.info("left_undone %s", task.key)
+                log.info("left_undone %s", task.key.logged)
             except Exception as fault:  # the outermost loop: a broken task must not end the agent
-                log.exception("task_broken %s", task.key)
+                log.exception("task_broken %s", task.key.logged)
                 decline(task, self._desk, pb.FAILED, f"fault in the agent: {type(fault).__name__}: {fault}")
             finally:
                 self._offers.done(task)

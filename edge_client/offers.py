@@ -2,28 +2,9 @@
 
 import threading
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 from common import pb
-
-
-class Key(NamedTuple):
-    """`pb.TaskKey` as a value that can be compared and hashed."""
-
-    run: str
-    step: int
-    agent: str
-    kind: "pb.TaskKind"
-
-    @classmethod
-    def of(cls, message: pb.TaskKey) -> "Key":
-        return cls(message.run, message.step, message.agent, message.kind)
-
-    def message(self) -> pb.TaskKey:
-        return pb.TaskKey(run=self.run, step=self.step, agent=self.agent, kind=self.kind)
-
-    def __str__(self) -> str:
-        return f"run={self.run} step={self.step} agent={self.agent} kind={pb.TaskKind.Name(self.kind).lower()}"
+from common.task_key import Key
 
 
 @dataclass

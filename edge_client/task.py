@@ -48,9 +48,9 @@ def work_on(task: InHand, desk: Desk) -> None:
     try:
         _work_on(task, desk, traffic, started)
     except Withdrawn:
-        log.info("withdrawn %s", task.key)
+        log.info("withdrawn %s", task.key.logged)
     except (FederationError, OSError) as fault:
-        log.warning('task_failed %s reason="%s"', task.key, fault)
+        log.warning('task_failed %s reason="%s"', task.key.logged, fault)
         decline(task, desk, pb.FAILED, str(fault))
 
 
@@ -75,7 +75,7 @@ def _work_on(task: InHand, desk: Desk, traffic: Traffic, started: float) -> None
             return
     pending = _pending_reply(task, desk)
     if pending is not None:
-        log.info("submit_again %s", key)
+        log.info("submit_again %s", key.logged)
         _deliver(pending.reply, task, desk, traffic, keep_refused=keep_refused)
         return
     limits = Limits(allow_non_finite=run.file.wire.non_finite == "allow")
@@ -108,7 +108,7 @@ def _pending_reply(task: InHand, desk: Desk) -> pb.Pending | None:
         return None
     lost = [ref for ref in pending.reply.record.payloads if not desk.blobs.has(ref.sha256)]
     if lost:  # the disk has lost what it said was durable
-        log.error("reply_lost %s payloads=%d", task.key, len(lost))
+        log.error("reply_lost %s payloads=%d", task.key.logged, len(lost))
         desk.memories.of(task.server).drop_pending(task.key.run, task.key.agent)
         return None
     return pending
@@ -144,7 +144,7 @@ def _answer(
                 raise Withdrawn
             if task.is_ending:
                 raise Ending
-            log.warning('task_failed %s reason="%s"', task.key, reason)
+            log.warning('task_failed %s reason="%s"', task.key.logged, reason)
             decline(task, desk, pb.CANNOT if cannot else pb.FAILED, reason)
         case PreparedData(data, classes):
             prepared = pb.Prepared(key=task.offer.key, data=data, classes=classes)
@@ -185,11 +185,11 @@ def _deliver(header: pb.RecordHeader, task: InHand, desk: Desk, traffic: Traffic
     if receipt.verdict != pb.ACCEPTED:
         _settle_refused(header, task, desk, keep_refused=keep_refused)
     if receipt.verdict == pb.REFUSED:  # the server's engine hears only of replies that were accepted
-        log.warning('reply_refused %s reason="%s"', key, receipt.reason)
+        log.warning('reply_refused %s reason="%s"', key.logged, receipt.reason)
         decline(task, desk, pb.FAILED, f"its reply was refused: {receipt.reason}")
     log.info(
         "submitted %s verdict=%s wall_s=%.3f bytes_up=%d bytes_down=%d%s",
-        key,
+        key.logged,
         pb.Verdict.Name(receipt.verdict).lower(),
         header.report.wall_s,
         traffic.bytes_up,

@@ -18,9 +18,10 @@ from common import pb
 from common.blobs import Blobs
 from common.errors import LinkLost, RemoteFault
 from common.files import fsync_file, fsync_folder
+from common.task_key import Key
 from common.wire.limits import Limits
 from edge_client.link import Backoff, Link
-from edge_client.offers import InHand, Key
+from edge_client.offers import InHand
 from edge_client.presence import Presence
 from edge_client.trouble import Trouble
 from edge_client.watch import Progress, watched
@@ -137,7 +138,7 @@ class Transfers:
             if tries >= TRIES:
                 raise LinkLost(f"{what} given up after {tries} tries: {found.sentence}")
             wait_s = backoff.after(asked_s=found.retry_after_s)
-            log.warning('%s_failed %s again_in_s=%.1f reason="%s"', what, task.key, wait_s, found.sentence)
+            log.warning('%s_failed %s again_in_s=%.1f reason="%s"', what, task.key.logged, wait_s, found.sentence)
             self.presence.wait(wait_s)
 
     def _fetch(self, ref: pb.PayloadRef, task: InHand, traffic: Traffic, limits: Limits) -> None:

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 from common import pb
-from server.events import Event, Gone, Joined, Key, Refused, Replied, Took
+from common.task_key import Key
+from server.events import Event, Gone, Joined, Refused, Replied, Took
 from server.fleet import Fleet
 
 log = logging.getLogger(__name__)

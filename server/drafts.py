@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from common import pb
+from common.task_key import Key
 from server import reporting
-from server.events import Event, Key, Transferred
+from server.events import Event, Transferred
 
 SETTLE_S = 2.0
 Report = pb.RoundReport | pb.EvaluationReport

@@ -1,28 +1,9 @@
 """What the fleet tells the engines: plain values in a queue."""
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from common import pb
-
-
-class Key(NamedTuple):
-    """Which task of whom; `pb.TaskKey` as a value that can be compared and hashed."""
-
-    run: str
-    step: int
-    agent: str
-    kind: "pb.TaskKind"
-
-    @classmethod
-    def of(cls, message: pb.TaskKey) -> "Key":
-        return cls(message.run, message.step, message.agent, message.kind)
-
-    def message(self) -> pb.TaskKey:
-        return pb.TaskKey(run=self.run, step=self.step, agent=self.agent, kind=self.kind)
-
-    def __str__(self) -> str:
-        return f"run {self.run} step {self.step} agent {self.agent} ({pb.TaskKind.Name(self.kind).lower()})"
+from common.task_key import Key
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,8 @@ from typing import Protocol
 
 from common import pb
 from common.errors import RemoteFault
-from server.events import AboutTask, Event, Gone, Joined, Key, Prepared, Progressed, Refused, Replied, Took, Transferred
+from common.task_key import Key
+from server.events import AboutTask, Event, Gone, Joined, Prepared, Progressed, Refused, Replied, Took, Transferred
 from server.identity import check_agent
 
 log = logging.getLogger(__name__)

@@ -14,10 +14,11 @@ from common.blobs import Blobs
 from common.errors import RemoteFault
 from common.payloads import Blob
 from common.receiver import Receiver
+from common.task_key import Key
 from common.wire import records
 from common.wire.limits import PEER, Limits
 from server import retention
-from server.events import Key, Replied
+from server.events import Replied
 from server.journal import Journal
 
 _END = bytes([10 << 3 | 2])  # the first byte of a serialised Part that holds a RecordEnd

@@ -17,7 +17,7 @@ from typing import IO, Any
 
 from common import pb
 from common.errors import EXIT_STATE, ConfigError, LocalFault
-from server.events import Key
+from common.task_key import Key
 
 FORMAT = 2  # of the tables below; a folder of a newer one is refused, one of an older one brought up to date
 

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from common import pb
 from common.errors import ConfigError
 from common.run_sections import RunFile
-from server.events import Event, Gone, Joined, Key, Prepared, Refused
+from common.task_key import Key
+from server.events import Event, Gone, Joined, Prepared, Refused
 from server.fleet import Fleet, Present
 from server.journal import Journal
 

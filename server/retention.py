@@ -9,8 +9,8 @@ from collections.abc import Iterable
 from common import pb
 from common.blobs import Blobs
 from common.payloads import Encoding
+from common.task_key import Key
 from common.wire.canonical import Sendable
-from server.events import Key
 from server.journal import Journal
 
 

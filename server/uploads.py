@@ -16,9 +16,9 @@ import grpc
 
 from common import pb
 from common.errors import RemoteFault
+from common.task_key import Key
 from server.budget import Budget
 from server.calls import EOF, Context, ended, failed, in_pool, owner_of, refuse
-from server.events import Key
 
 log = logging.getLogger(__name__)
 

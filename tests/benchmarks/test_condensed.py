@@ -75,5 +75,5 @@ def test_another_file_is_refused_with_its_name(tmp_path: Path) -> None:
     results.save(experiment(row()), path)
     with pytest.raises(ConfigError, match=r"results.json.*has no key 'final'"):
         condensed.load(path)
-    with pytest.raises(ConfigError, match="cannot read condensed results"):
+    with pytest.raises(ConfigError, match="cannot read condensed"):
         condensed.load(tmp_path / "none.json")

@@ -175,11 +175,11 @@ class Device:
     def _fetched(self, ref: pb.PayloadRef) -> Any:
         if not self.fleet.may_fetch(self.name, ref.sha256):
             raise PermissionError(f"{self.name} was not offered {ref.sha256.hex()}")
-        receiver = self.blobs.receive(ref)
-        if receiver.offset < ref.size:
-            for part in self.server_blobs.parts(ref.sha256, receiver.offset):
-                receiver.feed(part)
-        receiver.finish()
+        with self.blobs.receive(ref) as receiver:
+            if receiver.offset < ref.size:
+                for part in self.server_blobs.parts(ref.sha256, receiver.offset):
+                    receiver.feed(part)
+            receiver.finish()
         return self.blobs.open(ref)
 
 

@@ -13,7 +13,8 @@ import grpc
 
 from common import pb
 from common.errors import ConfigError
-from server.events import Key, Replied
+from common.task_key import Key
+from server.events import Replied
 from server.fleet import Fleet
 from server.front import Front, FrontOptions
 from server.listen import Tls, parse_address

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from common import files, pb
+from common.task_key import Key
 from server import retention
-from server.events import Key
 from server.journal import Journal
 from tests.server.devices import RUN, Killed
 from tests.server.workshop import Workshop

@@ -7,7 +7,8 @@ import pytest
 
 from common import pb
 from common.errors import RemoteFault
-from server.events import Gone, Joined, Key, Prepared, Progressed, Refused, Replied, Took, Transferred
+from common.task_key import Key
+from server.events import Gone, Joined, Prepared, Progressed, Refused, Replied, Took, Transferred
 from server.fleet import OFFERS_KEPT, Fleet
 
 

@@ -13,9 +13,10 @@ from common.blobs import Blobs
 from common.errors import LocalFault, RemoteFault
 from common.methods import fedavg
 from common.payloads import Weights
+from common.task_key import Key
 from common.wire import records
 from common.wire.limits import Limits
-from server.events import Key, Replied
+from server.events import Replied
 from server.intake import Intake, Upload
 from server.journal import Journal
 from tests.server.devices import RUN

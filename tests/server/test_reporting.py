@@ -3,9 +3,10 @@ from typing import Any
 import pytest
 
 from common import pb
+from common.task_key import Key
 from server import drafts, reporting
 from server.drafts import Drafts
-from server.events import Key, Transferred
+from server.events import Transferred
 
 
 def agent(name: str, *evaluations: pb.Evaluation, **fields: Any) -> pb.AgentReport:

@@ -6,8 +6,8 @@ import pytest
 
 from common.blobs import Blobs
 from common.payloads import Weights
+from common.task_key import Key
 from server import retention
-from server.events import Key
 from server.journal import Journal
 
 
