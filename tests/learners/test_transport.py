@@ -7,6 +7,7 @@ pytest.importorskip("torch")
 
 import torch
 
+from common.nets import _transport
 from common.nets._transport import plan
 
 
@@ -45,6 +46,22 @@ def test_a_constant_added_to_all_costs_changes_nothing() -> None:
     torch.testing.assert_close(
         plan(cost(49, 2) + 1, 0.8, 0.1, 100), plan(cost(49, 2), 0.8, 0.1, 100), atol=1e-5, rtol=0
     )
+
+
+@pytest.mark.parametrize("iterations", [1, 7, 100])
+def test_scalings_and_logarithms_give_the_same(iterations: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    c = 2 * cost(3, 4, 49, 2)
+    by_scalings = plan(c, 0.8, 0.07, iterations)
+    monkeypatch.setattr(_transport, "HELD", 0.0)
+    torch.testing.assert_close(by_scalings, plan(c, 0.8, 0.07, iterations), atol=1e-6, rtol=1e-4)
+
+
+def test_the_largest_cost_that_scalings_hold_keeps_its_marginals() -> None:
+    """One place costs nothing and all others as much as is held: the extremes of K."""
+    c = torch.full((49, 2), _transport.HELD * 0.05)
+    c[0] = 0
+    found = plan(c, 0.8, 0.05, 100)
+    torch.testing.assert_close(found.sum(0), torch.full((2,), 0.4), atol=1e-6, rtol=0)
 
 
 def test_problems_of_a_batch_do_not_see_each_other() -> None:
