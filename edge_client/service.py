@@ -8,6 +8,7 @@ import threading
 from pathlib import Path
 from types import FrameType
 
+from common.meter import trim_heap
 from edge_client import folder as state_folder
 from edge_client.agent import Agent
 from edge_client.certificate import Tls
@@ -37,6 +38,7 @@ def serve(wishes: Wishes, *, server: str, tls: Tls | None, insecure: bool, state
         try:
             wanted = setup(wishes, folder.instance, executor.n_tasks)
             agent = Agent(wanted, Link(server, host_name(wishes.name), tls), folder, executor)
+            trim_heap()  # starting up took more than being there does
         except BaseException:
             executor.close()
             raise
