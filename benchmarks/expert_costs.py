@@ -25,7 +25,10 @@ PREFIX = expert_schedule.span("")
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one round of training, for one agent. `bytes_up` and `bytes_down` only where a task had no other expert."""
+    """Of one round of training, for one agent. `bytes_up` and `bytes_down` only where a task had no other expert.
+
+    An expert has its place in the tree beside it, so that the tree can be drawn where the data set is not.
+    """
 
     n_tasks: int
     n_samples: float
@@ -38,6 +41,9 @@ class Cost:
     bytes_up: float | None
     bytes_down: float | None
     accuracy: float | None = None
+    parent: str = ""  # the node above, of an expert that is not the root's
+    n_children: int = 0
+    n_classes: int = 0  # under the node
 
 
 MEASURES: Sequence[tuple[str, float, Callable[[Cost], float | None]]] = (
@@ -174,6 +180,9 @@ def _expert(run: RunRow, tree: Taxonomy, node: str, tasks: list[AgentRow], accur
         bytes_up=_mean(t.bytes_up for t in alone),
         bytes_down=_mean(t.bytes_down for t in alone),
         accuracy=accuracy,
+        parent=tree.parent.get(node, ""),
+        n_children=len(tree.children[node]),
+        n_classes=len(tree.below[node]),
     )
 
 

@@ -28,7 +28,7 @@ def results(found: Results, to: Path) -> list[Path]:
         costs = expert_costs.of_experts(run) if run.label not in made else {}
         if costs:
             name = re.sub(r"[^a-z0-9]+", "-", run.label.lower()).strip("-")
-            figure = draw(expert_costs.tree_of(run), costs, f"{found.experiment}: {run.label}")
+            figure = draw(costs, f"{found.experiment}: {run.label}")
             made[run.label] = plot.save(figure, to / f"tree-{name}.png")
     return list(made.values())
 
@@ -43,24 +43,21 @@ def note(cost: Cost) -> str:
     return f"{right}{number(cost.seconds, 1e-3)} ms, {number(cost.data_bytes + cost.model_bytes, 1e6)} MB"
 
 
-def draw(tree: Taxonomy, costs: Mapping[str, Cost], title: str) -> Figure:
-    """Inner nodes from left to right, a row each; classes are only counted."""
-    order = _depth_first(tree)
+def draw(costs: Mapping[str, Cost], title: str) -> Figure:
+    """Experts that were trained, from left to right, a row each; classes are only counted."""
+    order = _depth_first(costs)
     row = {node: -i for i, node in enumerate(order)}
-    depth = {node: len(tree.path(node)) - 1 for node in order}
+    depth = {node: _depth(costs, node) for node in order}
     height = 1.2 + ROW_INCHES * len(order)
     figure, axes = plt.subplots(figsize=(9, height), layout="constrained")
-    for node in order[1:]:
-        above = tree.parent[node]
+    for node, above in ((n, costs[n].parent) for n in order if costs[n].parent in costs):
         corner = ([depth[above], depth[above], depth[node]], [row[above], row[node], row[node]])
         axes.plot(*corner, color="0.7", linewidth=0.8, zorder=1)
     for node in order:
-        right = costs[node].accuracy if node in costs else None
-        colour = "0.8" if right is None else COLOURS(right)
+        cost = costs[node]
+        colour = "0.8" if cost.accuracy is None else COLOURS(cost.accuracy)
         axes.scatter([depth[node]], [row[node]], s=46, color=[colour], edgecolor="0.3", linewidth=0.6, zorder=2)
-        said = f"{node}  ({len(tree.children[node])} children, {len(tree.below[node])} classes)"
-        if node in costs:
-            said += f"  {note(costs[node])}"
+        said = f"{node}  ({cost.n_children} children, {cost.n_classes} classes)  {note(cost)}"
         axes.text(depth[node] + 0.08, row[node], said, va="center", fontsize=7)
     axes.set(title=title, xlim=(-0.2, max(depth.values()) + 2.5), ylim=(-len(order), 1))
     axes.axis("off")
@@ -71,11 +68,19 @@ def draw(tree: Taxonomy, costs: Mapping[str, Cost], title: str) -> Figure:
     return figure
 
 
-def _depth_first(tree: Taxonomy) -> list[str]:
+def _depth(costs: Mapping[str, Cost], node: str) -> int:
+    depth = 0
+    while (node := costs[node].parent) in costs:
+        depth += 1
+    return depth
+
+
+def _depth_first(costs: Mapping[str, Cost]) -> list[str]:
+    """Below each node its own, in the order in which they are given."""
     order: list[str] = []
-    open_nodes = [tree.root]
+    open_nodes = [node for node in reversed(costs) if costs[node].parent not in costs]
     while open_nodes:
         node = open_nodes.pop()
         order.append(node)
-        open_nodes += [child for child in reversed(tree.children[node]) if child in tree.children]
+        open_nodes += [child for child in reversed(costs) if costs[child].parent == node]
     return order
