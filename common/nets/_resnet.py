@@ -41,9 +41,10 @@ class ResNet(nn.Module):
         self.classifier = head(self.dim, n_classes)
 
     def features(self, x: torch.Tensor) -> torch.Tensor:
-        x = F.relu(self.bn1(self.conv1(x)))
+        x = self.bn1(self.conv1(x))
         if self.pools:
-            x = F.max_pool2d(x, 3, 2, 1)
+            x = F.max_pool2d(x, 3, 2, 1)  # before the ReLU, with which it commutes: that has a quarter to do
+        x = F.relu(x)
         x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
         return x.mean((2, 3))
 

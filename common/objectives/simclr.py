@@ -2,7 +2,7 @@
 
 Source: Chen et al., A Simple Framework for Contrastive Learning of Visual Representations, ICML 2020, eq. 1 and
     appendix A (augmentation), B.9 (the small-image recipe: half the colour strength, no blur).
-Deviation: colour operations in a fixed order, on the whole batch with parameters per image.
+Deviation: colour operations in a fixed order, as one affine map per image (`_augment.recoloured`).
 
 Both views go through the net in one forward, so that batch norm can not tell them apart. The projection head is the
 objective's own (part "objective") and is dropped after pre-training.
@@ -90,6 +90,5 @@ def build(dim: int, options: Options) -> nn.Module:
 
 def _view(x: torch.Tensor, noise: torch.Generator, options: Options) -> torch.Tensor:
     x = _augment.crop_and_flip(x, options.crop_min, noise)
-    x = _augment.jitter(x, options.strength, options.hue, noise)
-    x = _augment.some_grey(x, options.grey_share, noise)
+    x = _augment.recoloured(x, options.strength, options.hue, options.grey_share, noise)
     return _augment.some_blurred(x, options.blur_share, noise) if options.blur_share else x

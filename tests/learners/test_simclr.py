@@ -89,16 +89,68 @@ def test_crops_show_parts_of_the_image_and_mirror_half_of_them():
     assert slope.abs().min() > 0.2  # a crop of a fifth of the area spans at least 0.39 of the width
 
 
-def test_jitter_without_strength_changes_nothing():
+def test_crops_are_those_of_an_affine_map_whatever_the_order_in_memory():
+    x, draws = images(8), noise(4)
+    area, log_ratio = _augment.uniform(8, 0.3, 1.0, draws, x.device), math.log(4 / 3)
+    ratio = torch.exp(_augment.uniform(8, -log_ratio, log_ratio, draws, x.device))
+    width, height = (area * ratio).sqrt().clamp(max=1), (area / ratio).sqrt().clamp(max=1)
+    x0, y0 = (_augment.uniform(8, -1, 1, draws, x.device) * (1 - side) for side in (width, height))
+    sign = torch.where(_augment.uniform(8, 0, 1, draws, x.device) < 0.5, -1.0, 1.0)
+    zero = torch.zeros(8)
+    theta = torch.stack([torch.stack([width * sign, zero, x0], 1), torch.stack([zero, height, y0], 1)], 1)
+    grid = torch.nn.functional.affine_grid(theta, list(x.shape), align_corners=False)
+    expected = torch.nn.functional.grid_sample(x, grid, padding_mode="reflection", align_corners=False)
+    out = _augment.crop_and_flip(x.contiguous(memory_format=torch.channels_last), 0.3, noise(4))
+    torch.testing.assert_close(out, expected, atol=1e-5, rtol=0)
+    assert out.is_contiguous()
+
+
+def test_no_strength_changes_no_colour():
     x = images()
-    torch.testing.assert_close(_augment.jitter(x, 0.0, 0.0, noise()), x, atol=1e-5, rtol=0)
+    torch.testing.assert_close(_augment.recoloured(x, 0.0, 0.0, 0.0, noise()), x, atol=1e-5, rtol=0)
 
 
-def test_a_full_turn_of_hue_keeps_the_luma():
-    x = images() * 0.2 + 0.4  # far from the borders, where clamping would change it
-    turned = _augment._turned(x, torch.full((len(x),), 1.3))
-    torch.testing.assert_close(_augment.grey(turned), _augment.grey(x), atol=1e-3, rtol=0)
-    assert not torch.allclose(turned, x, atol=1e-2)
+def test_grey_alone_is_the_luma_in_all_channels():
+    x = images(400)
+    out = _augment.recoloured(x, 0.0, 0.0, 0.3, noise())
+    luma = (x * torch.tensor(_augment.LUMA).view(1, 3, 1, 1)).sum(1, keepdim=True).expand_as(x)
+    is_grey = (out - luma).abs().amax((1, 2, 3)) < 1e-5
+    assert 80 < int(is_grey.sum()) < 160
+    torch.testing.assert_close(out[~is_grey], x[~is_grey], atol=1e-5, rtol=0)
+
+
+def stepwise(x, strength, hue, seed):
+    """Brightness, contrast, saturation, then hue, one after the other, with the same draws."""
+    draws, n, reach = noise(seed), len(x), 0.8 * strength
+    brightness, contrast, saturation = (
+        _augment.uniform(n, 1 - reach, 1 + reach, draws, x.device).view(n, 1, 1, 1) for _ in range(3)
+    )
+    angle = _augment.uniform(n, -hue, hue, draws, x.device) * 2 * math.pi
+    changed = _augment.uniform(n, 0, 1, draws, x.device) < 0.8
+
+    def luma(y):
+        return (y * torch.tensor(_augment.LUMA).view(1, 3, 1, 1)).sum(1, keepdim=True)
+
+    y = x * brightness
+    mean = luma(y).mean((1, 2, 3), keepdim=True)
+    y = mean + (y - mean) * contrast
+    y = luma(y) + (y - luma(y)) * saturation
+    y = torch.einsum("nij,njhw->nihw", _augment.hue_turn(angle), y)
+    return torch.where(changed.view(n, 1, 1, 1), y, x)
+
+
+def test_colour_in_one_step_equals_its_four_steps():
+    x = images(20) * 0.2 + 0.4  # far from 0 and 1, so that nothing is cut
+    out = _augment.recoloured(x, 0.3, 0.1, 0.0, noise(5))
+    torch.testing.assert_close(out, stepwise(x, 0.3, 0.1, 5), atol=1e-5, rtol=0)
+    assert (out - x).abs().max() > 0.05
+
+
+def test_a_turn_of_hue_keeps_the_luma_and_what_is_grey():
+    turn, luma = _augment.hue_turn(torch.tensor([1.3, -0.4])), torch.tensor(_augment.LUMA)
+    torch.testing.assert_close(luma @ turn, luma.expand(2, 3), atol=1e-3, rtol=0)
+    torch.testing.assert_close(turn @ torch.ones(3), torch.ones(2, 3), atol=1e-3, rtol=0)
+    assert (turn - torch.eye(3)).abs().amax((1, 2)).min() > 0.1
 
 
 def test_blur_keeps_a_flat_image_and_smooths_a_point():

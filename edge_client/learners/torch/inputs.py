@@ -32,21 +32,23 @@ class Prepare:
         return self.normalised(self.pixels(x), x.dtype)
 
     def pixels(self, x: torch.Tensor) -> torch.Tensor:
-        """uint8 -> [0, 1], (n, channels, height, width); anything else as it is."""
+        """uint8 -> [0, 1], (n, channels, height, width) as it lies in memory; anything else as it is."""
         values = x.float()
         if x.dtype == torch.uint8:
             values = values.div_(255)
-        if values.dim() != 4:
-            return values
-        values = values.permute(0, 3, 1, 2)
-        if self._channels_last:
-            return values.contiguous(memory_format=torch.channels_last)
-        return values.clone(memory_format=torch.contiguous_format)  # contiguous() keeps odd strides of one channel
+        return values.permute(0, 3, 1, 2) if values.dim() == 4 else values
 
     def normalised(self, pixels: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-        """What the net takes, of samples that came as `dtype`."""
+        """What the net takes, of samples that came as `dtype`.
+
+        The memory layout is set here and not in `pixels`, because an objective's views may come out in another.
+        """
         if self._scale is not None and dtype == torch.uint8:
             pixels = pixels.sub(self._scale[0]).div_(self._scale[1])
-        if not self._flattens:
+        if self._flattens:
+            return (pixels.permute(0, 2, 3, 1) if pixels.dim() == 4 else pixels).flatten(1)
+        if pixels.dim() != 4:
             return pixels
-        return (pixels.permute(0, 2, 3, 1) if pixels.dim() == 4 else pixels).flatten(1)
+        if self._channels_last:
+            return pixels.contiguous(memory_format=torch.channels_last)
+        return pixels.clone(memory_format=torch.contiguous_format)  # contiguous() keeps odd strides of one channel
