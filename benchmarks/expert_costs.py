@@ -37,9 +37,9 @@ class Cost:
     rss_bytes: float
     data_bytes: float
     model_bytes: float
-    activation_bytes: float | None
-    bytes_up: float | None
-    bytes_down: float | None
+    activation_bytes: float | None = None
+    bytes_up: float | None = None
+    bytes_down: float | None = None
     accuracy: float | None = None
     parent: str = ""  # the node above, of an expert that is not the root's
     n_children: int = 0

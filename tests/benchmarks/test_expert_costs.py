@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import expert_costs, tree_picture
+from benchmarks import condensed, expert_costs, tree_picture
 from benchmarks.results import AgentRow, EvaluationRow, Results, RoundRow, RunRow, SpanRow
 
 pytest.importorskip("sklearn", reason="classes of digits come with scikit-learn")
@@ -62,6 +62,15 @@ def test_costs_are_of_warm_tasks_and_bytes_of_experts_that_travelled_alone() -> 
     assert (costs["digit"].bytes_up, costs["open"].bytes_up) == (1000, None)
     assert costs["round"].accuracy is None
     assert (costs["open"].parent, costs["open"].n_children, costs["digit"].n_classes) == ("digit", 3, 10)
+
+
+def test_condensed_costs_are_read_back_as_they_were(tmp_path: Path) -> None:
+    """Those of an expert that never travelled alone, too: JSON has no word for bytes that are not known."""
+    kept = condensed.of(Results("x", "abc", {}, {}, (EXPERTS, FLAT)))
+    condensed.save(kept, tmp_path / "x.json")
+    tree, flat = condensed.load(tmp_path / "x.json").runs
+    assert tree.experts == expert_costs.of_experts(EXPERTS)
+    assert flat.flat == expert_costs.of_flat(FLAT)
 
 
 def test_a_run_without_experts_has_no_costs_of_any() -> None:
