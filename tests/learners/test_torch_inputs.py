@@ -15,7 +15,7 @@ def prepare(*, channels_last: bool) -> Prepare:
     return Prepare(SCALE, flattens=False, channels_last=channels_last, device=torch.device("cpu"))
 
 
-def images(n: int = 4) -> torch.Tensor:
+def images(n: int = 4):
     return torch.randint(0, 256, (n, 8, 8, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 
 
