@@ -45,7 +45,7 @@ class Fleet:
 
     def rounds(self, n: int) -> "Fleet":
         for number in range(1, n + 1):
-            self._round(number)
+            self.round(number)
         return self
 
     def site(self, agent: Agent, number: int) -> TaskSite:
@@ -63,7 +63,7 @@ class Fleet:
             check=lambda: None,
         )
 
-    def _round(self, number: int) -> None:
+    def round(self, number: int) -> None:
         spec = self.run.at(number)
         method: Any = methods.load(spec.method)
         step = Step(number, "train", number - 1, seeds.generator(spec.seed, number, "plan"))

@@ -2,18 +2,21 @@
 
 The attacker knows a class and has all training images of it, of all agents; it takes the one whose feature is nearest
 to a mean. `found` is how often that image is the sender's, `chance` how often a random one would be. Which classes an
-agent has needs no attack: the means are named.
+agent has needs no attack: the means are named. Written to DIR/prompts_leaks.json.
 """
 
+import argparse
+import json
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks import experiment, in_memory
-from common import runfile, seeds
+from common import files, runfile, seeds
 from common.errors import FederationError
 from common.prototypes import Privacy, class_means
 
@@ -58,20 +61,27 @@ def _with(
     return Leak(noise, float(np.mean(hits)), float(np.mean(chances)), len(hits))
 
 
-def main(argv: Sequence[str]) -> int:
-    name = argv[0] if argv else "prompts_caltech101"
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.prototype_leaks")
+    parser.add_argument("experiment", nargs="?", default="prompts_caltech101", metavar="NAME|FILE.toml")
+    parser.add_argument("--out", type=Path, default=Path("docs/experiments"), metavar="DIR")
+    asked = parser.parse_args(argv)
     try:
-        file = in_memory.row(runfile.parse(experiment.find(name)[1], name), ROW)
+        stem, text = experiment.find(asked.experiment)
+        file = in_memory.row(runfile.parse(text, stem), ROW)
         views = [agent.views.train for agent in in_memory.fleet(file).agents.values()]
     except FederationError as error:
         print(f"prototype_leaks: {error}", file=sys.stderr)
         return error.exit_code
     parts = [(np.asarray(view.read(), np.float32), view.labels) for view in views if len(view)]
-    unit = [(x / np.linalg.norm(x, axis=1, keepdims=True), y) for x, y in parts]
-    for leak in measured(unit):
+    leaks = measured([(x / np.linalg.norm(x, axis=1, keepdims=True), y) for x, y in parts])
+    for leak in leaks:
         print(f"noise {leak.noise:g}: found {leak.found:.3f}, chance {leak.chance:.3f}, {leak.n_means} means")
+    kept = {"experiment": stem, "leaks": [asdict(leak) for leak in leaks]}
+    asked.out.mkdir(parents=True, exist_ok=True)
+    files.write_durably(asked.out / "prompts_leaks.json", [(json.dumps(kept, indent=1) + "\n").encode()])
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

@@ -10,7 +10,7 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("sklearn")
 
-from benchmarks import feature_picture, in_memory
+from benchmarks import feature_picture, in_memory, prototype_cuts, prototype_leaks
 from common import encoders, runfile
 from common.errors import ConfigError, UnknownName
 from edge_client import image_tower
@@ -86,3 +86,16 @@ def test_numbers_by_hand() -> None:
     assert far.silhouette > 0.9
     mixed = feature_picture.numbers(np.repeat(apart, 3, axis=0), np.tile([0, 1], 9))
     assert mixed.silhouette < 0.1
+
+
+def test_means_that_a_run_sent_and_what_they_tell(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = prototype_cuts.trained(in_memory.row(runfile.parse(RUN, "test"), "ours"))
+    assert [len(sent) for sent in run.rounds] == [3, 3]
+    first, last = (np.asarray(sent[1].vectors, np.float32) for sent in run.rounds)
+    np.testing.assert_allclose(np.linalg.norm(last, axis=1), 1, rtol=1e-5)
+    assert np.abs(first - last).max() > 1e-4
+    (tmp_path / "run.toml").write_text(RUN)
+    assert prototype_leaks.main([str(tmp_path / "run.toml"), "--out", str(tmp_path)]) == 0
+    kept = json.loads((tmp_path / "prompts_leaks.json").read_text())
+    assert [leak["noise"] for leak in kept["leaks"]] == list(prototype_leaks.NOISES)
+    assert "noise 0.4: found" in capsys.readouterr().out
