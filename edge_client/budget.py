@@ -1,7 +1,8 @@
 """The memory budget of a task: what it may map beyond what its process has when it is idle and ready for such tasks.
 
 Libraries are no part of it: importing torch maps some 700 MB, and a budget of a small board is a tenth of that. So
-what the task's learner needs is loaded, and its pools filled, before the limit is set.
+what the task's learner needs is loaded, and its pools filled, before the limit is set. Nor is opening a named data set,
+which is a benchmark's and not a device's own; the samples that a task reads from it are.
 """
 
 import importlib
@@ -16,13 +17,15 @@ from common import models
 from common.errors import FederationError
 from common.meter import trim_heap
 from common.method import ModelSpec, Training
+from common.run_sections import DataSection
 from common.samples import from_arrays
-from edge_client import features, learners
+from edge_client import features, learners, prepare
 from edge_client.job import Job
 from edge_client.workplace import Workplace
 
 _EXERCISE = ModelSpec("mlp", {"input": "256", "hidden": 256})
 _exercised: set[str] = set()
+_opened: list[DataSection] = []
 
 
 def limit(job: Job, place: Workplace) -> None:
@@ -43,13 +46,17 @@ def limit(job: Job, place: Workplace) -> None:
 
 
 def make_ready(job: Job, place: Workplace) -> None:
-    """Load what the learner of this job needs, once in a process."""
-    spec = place.run_of(job.offer).at(max(1, job.offer.round))
+    """Load what the learner of this job needs, and open its named data, once in a process."""
+    run = place.run_of(job.offer)
+    spec = run.at(max(1, job.offer.round))
     models.options_of(spec.model)  # imports its net
     name = learners.choose(job.agent.learner, spec.model, objective=spec.training.objective)
     if name == "onnx" or features.needs_features(spec.model):
         importlib.import_module("onnxruntime")
     _exercise("torch" if name == "torch" else "numpy")
+    if job.agent.named and run.file.data not in _opened:
+        prepare.open_data(job, run, spec)
+        _opened.append(run.file.data)
 
 
 def mapped_bytes() -> int | None:
