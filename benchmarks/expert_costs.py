@@ -14,7 +14,7 @@ from benchmarks import taxonomies
 from benchmarks.results import AgentRow, EvaluationRow, Results, RunRow
 from benchmarks.table import number
 from common import expert_schedule, experts, models, run_taxonomy, runfile, taxonomy
-from common.method import ModelSpec, Scalar
+from common.method import ModelSpec
 from common.run_sections import RunFile
 from common.taxonomy import Taxonomy
 from edge_client.data.named import open_named
@@ -164,8 +164,8 @@ def _expert(run: RunRow, tree: Taxonomy, node: str, tasks: list[AgentRow], accur
     spans = [span for task in clean for span in task.spans if span.name == PREFIX + node]
     alone = [task for task in tasks if len(task.spans) == 1]
     file = _file(run)
-    variant = _variant(file, tree, node)
-    spec, n_classes = models.varied(ModelSpec(file.model.name, file.model.options), len(tree.children[node]), variant)
+    family = _family(file, tree)
+    spec, n_classes = models.varied(ModelSpec(file.model.name, file.model.options), 0, family.variant(node))
     n_samples = statistics.fmean(s.n_samples for s in spans)
     batch = experts.batch_of(round(n_samples), file.optimiser.batch, int(file.method.get("least_steps", 1)))
     return Cost(
@@ -176,7 +176,7 @@ def _expert(run: RunRow, tree: Taxonomy, node: str, tasks: list[AgentRow], accur
         rss_bytes=statistics.median(s.rss_peak_delta_bytes for s in spans),
         data_bytes=statistics.fmean(s.data_bytes for s in spans),
         model_bytes=statistics.fmean(s.model_bytes for s in spans),
-        activation_bytes=activation_bytes(spec, n_classes, batch),
+        activation_bytes=None if family.on_trunk else activation_bytes(spec, n_classes, batch),
         bytes_up=_mean(t.bytes_up for t in alone),
         bytes_down=_mean(t.bytes_down for t in alone),
         accuracy=accuracy,
@@ -186,12 +186,10 @@ def _expert(run: RunRow, tree: Taxonomy, node: str, tasks: list[AgentRow], accur
     )
 
 
-def _variant(file: RunFile, tree: Taxonomy, node: str) -> dict[str, Scalar]:
-    widths = file.method.get("widths", {})
-    if not widths.get("option"):
-        return {}
-    place = "root" if node == tree.root else "bottom" if tree.is_bottom(node) else "inner"
-    return {widths["option"]: widths[place]} if place in widths else {}
+def _family(file: RunFile, tree: Taxonomy) -> experts.Family:
+    given = file.method
+    widths = experts.Widths(**given.get("widths", {}))
+    return experts.Family(tree, given.get("targets", "children"), widths, given.get("trunk") == "shared_frozen")
 
 
 def _rows(label: str, costs: list[Cost], flat: Cost | None) -> list[str]:

@@ -1,4 +1,4 @@
-"""A tree of experts as a picture: each expert's accuracy as its colour, its cost beside its name."""
+"""A tree of experts as a picture, each expert's accuracy as its colour and its cost beside its name; and as text."""
 
 import re
 from collections.abc import Mapping
@@ -22,15 +22,18 @@ COLOURS = colormaps["RdYlGn"]
 
 
 def results(found: Results, to: Path) -> list[Path]:
-    """A picture for the first run of each row that has experts; gives the files."""
+    """A picture and a text for the first run of each row that has experts; gives the files."""
     made: dict[str, Path] = {}
+    texts: list[Path] = []
     for run in found.runs:
         costs = expert_costs.of_experts(run) if run.label not in made else {}
         if costs:
             name = re.sub(r"[^a-z0-9]+", "-", run.label.lower()).strip("-")
             figure = draw(costs, f"{found.experiment}: {run.label}")
             made[run.label] = plot.save(figure, to / f"tree-{name}.png")
-    return list(made.values())
+            texts.append(to / f"tree-{name}.txt")
+            texts[-1].write_text(text(expert_costs.tree_of(run), costs) + "\n", encoding="utf-8")
+    return [*made.values(), *texts]
 
 
 def text(tree: Taxonomy, costs: Mapping[str, Cost]) -> str:
@@ -78,9 +81,9 @@ def _depth(costs: Mapping[str, Cost], node: str) -> int:
 def _depth_first(costs: Mapping[str, Cost]) -> list[str]:
     """Below each node its own, in the order in which they are given."""
     order: list[str] = []
-    open_nodes = [node for node in reversed(costs) if costs[node].parent not in costs]
+    open_nodes = [node for node in reversed(list(costs)) if costs[node].parent not in costs]
     while open_nodes:
         node = open_nodes.pop()
         order.append(node)
-        open_nodes += [child for child in reversed(costs) if costs[child].parent == node]
+        open_nodes += [child for child in reversed(list(costs)) if costs[child].parent == node]
     return order

@@ -2,11 +2,12 @@
 
 Whatever order edges arrive in, the tree is the same: children stand in the order of the first class below them, so
 expert outputs keep their meaning. Nodes with one child say nothing and are collapsed; a node with several parents
-keeps the first one named, and the other edges are reported in `cut`.
+keeps the first one named, and the other edges are in `cut` and, when the tree is built, in the log.
 """
 
 import csv
 import json
+import logging
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 from common.errors import ConfigError
 
 Edge = tuple[str, str]  # parent, child
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,6 +102,8 @@ def build(edges: tuple[Edge, ...], classes: tuple[str, ...]) -> Taxonomy:
     position = {name: i for i, name in enumerate(classes)}
     root = _collapse(root, below, collapsed)
     children = _ordered(root, below, position)
+    if cut:
+        log.warning("%s", _told(cut, parent))
     return Taxonomy(root, classes, children, tuple(cut), tuple(collapsed))
 
 
@@ -176,6 +180,12 @@ def _single_parents(edges: Iterable[Edge]) -> tuple[dict[str, str], list[Edge]]:
         if parent.setdefault(child, node) != node:
             cut.append((node, child))
     return parent, cut
+
+
+def _told(cut: Sequence[Edge], parent: Mapping[str, str], shown: int = 5) -> str:
+    named = ", ".join(f"{child!r} stays under {parent[child]!r}, not {node!r}" for node, child in cut[:shown])
+    more = f" and {len(cut) - shown} more" if len(cut) > shown else ""
+    return f"the taxonomy has nodes with several parents, of which the first counts: {named}{more}"
 
 
 def _root(edges: Iterable[Edge], parent: Mapping[str, str]) -> str:

@@ -31,10 +31,12 @@ def test_nodes_with_one_child_are_collapsed_and_named_but_a_class_never_is():
     assert alone.children == {"R": ("a", "b")}
 
 
-def test_a_node_with_two_parents_keeps_the_first_and_the_cut_is_told():
+def test_a_node_with_two_parents_keeps_the_first_and_the_cut_is_told(caplog):
+    taxonomy.build.cache_clear()  # it is told once in a process
     tree = taxonomy.build((*EDGES, ("A", "e")), CLASSES)
     assert tree.cut == (("A", "e"),)
     assert tree.parent["e"] == "B"
+    assert "several parents, of which the first counts: 'e' stays under 'B', not 'A'" in caplog.text
 
 
 def test_a_subtree_has_only_the_classes_below():

@@ -1,5 +1,6 @@
 """Costs of experts and the picture of their tree, from a run as results.json keeps it: figures chosen by hand."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,20 @@ def test_a_table_gives_dearest_cheapest_and_mean_in_per_cent_of_the_flat_net() -
     assert lines[5].startswith("| tree: mean of 3 | 1500 (30.0 %) | 3.3 (55.6 %) |")
 
 
+def test_the_model_whose_activations_count_is_the_node_s_own() -> None:
+    """Heads on a common trunk keep none worth the name, and a width by place is the place's."""
+    model = {"name": "gn_cnn", "input": "8x8x1", "width": 8, "blocks": 1}
+    heads = replace(EXPERTS, config={**EXPERTS.config, "model": model, "method": {"trunk": "shared_frozen"}})
+    assert all(cost.activation_bytes is None for cost in expert_costs.of_experts(heads).values())
+    pytest.importorskip("torch")
+    widths = {"option": "width", "root": 8, "bottom": 4}
+    narrow = replace(EXPERTS, config={**EXPERTS.config, "model": model, "method": {"widths": widths}})
+    per_batch = {
+        n: (c.activation_bytes or 0) / min(32, c.n_samples) for n, c in expert_costs.of_experts(narrow).items()
+    }
+    assert per_batch["open"] < per_batch["digit"]
+
+
 def test_activations_of_a_batch_grow_with_it_and_leave_parameters_out() -> None:
     pytest.importorskip("torch")
     from common.method import ModelSpec
@@ -104,9 +119,10 @@ def test_the_tree_is_drawn_with_accuracy_and_cost(tmp_path: Path) -> None:
     text = tree_picture.text(tree, costs)
     assert "digit  75 %, 3000 ms, 5.0 MB" in text.splitlines()[0]
     assert "├─ round  1000 ms, 3.0 MB" in text
-    (path,) = tree_picture.results(Results("x", "", {}, {}, (FLAT, EXPERTS)), tmp_path)
-    assert path.name == "tree-tree.png"
-    assert path.stat().st_size > 5000
+    picture, drawing = tree_picture.results(Results("x", "", {}, {}, (FLAT, EXPERTS)), tmp_path)
+    assert (picture.name, drawing.name) == ("tree-tree.png", "tree-tree.txt")
+    assert picture.stat().st_size > 5000
+    assert drawing.read_text() == text + "\n"
     figure = tree_picture.draw(costs, "title")
     said = [t.get_text() for t in figure.axes[0].texts]
     assert said[0] == "digit  (3 children, 10 classes)  75 %, 3000 ms, 5.0 MB"
