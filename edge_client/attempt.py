@@ -10,6 +10,8 @@ from edge_client.workplace import Workplace
 ENDED = "the task was ended before it was done"
 # what torch (its CPU and CUDA allocators), C++ libraries and the system say where Python has MemoryError
 OUT_OF_MEMORY = ("can't allocate memory", "out of memory", "bad_alloc", "Cannot allocate memory")
+# what oneDNN says then, and perhaps of other things: it counts only where the task had a limit
+UNDER_A_LIMIT = ("could not create a primitive", "could not execute a primitive")
 log = logging.getLogger(__name__)
 
 
@@ -30,7 +32,8 @@ def attempt(job: Job, place: Workplace, progress: Progress, *, isolated: bool = 
     except MemoryError as error:
         return Failed(out_of_memory(job, str(error)), cannot=True)
     except Exception as error:
-        if isinstance(error, RuntimeError | OSError) and any(text in str(error) for text in OUT_OF_MEMORY):
+        texts = OUT_OF_MEMORY if job.memory_limit_bytes is None else OUT_OF_MEMORY + UNDER_A_LIMIT
+        if isinstance(error, RuntimeError | OSError) and any(text in str(error) for text in texts):
             return Failed(out_of_memory(job, str(error).partition("\n")[0]), cannot=True)
         log.exception("task failed run=%s agent=%s", job.offer.key.run, job.offer.key.agent)
         return Failed(f"{type(error).__name__}: {error}")

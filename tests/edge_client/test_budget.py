@@ -9,8 +9,10 @@ import pytest
 
 from common import pb
 from common.blobs import Blobs
+from edge_client import attempt as attempting
 from edge_client.executor import Executor, make_executor
-from edge_client.job import AgentConfig, Finished, PreparedData
+from edge_client.job import AgentConfig, Failed, Finished, PreparedData
+from edge_client.workplace import Workplace
 from tests.edge_client import pets
 
 MIB = 1 << 20
@@ -40,3 +42,31 @@ def test_opening_the_named_data_set_of_a_run_is_no_part_of_a_task_s_budget(
         job.offer.data.CopyFrom(pb.DataIndex(of=1))
         job = replace(job, agent=AgentConfig("a", named=True, learner="numpy"), memory_limit_bytes=16 * MIB)
         assert isinstance(outcome := child.run(job, lambda phase, fraction: None), answer), outcome
+
+
+@pytest.mark.parametrize(
+    ("said", "limit", "is_memory"),
+    [
+        ("DefaultCPUAllocator: can't allocate memory: you tried to allocate 2457600 bytes", None, True),
+        ("could not create a primitive", 16 * MIB, True),
+        ("could not execute a primitive", 16 * MIB, True),
+        ("could not create a primitive", None, False),
+        ("shapes do not fit", 16 * MIB, False),
+    ],
+)
+def test_what_libraries_say_under_a_limit_is_told_as_a_lack_of_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str, limit: int | None, is_memory: bool
+) -> None:
+    """oneDNN, which torch convolves with, has no word for memory: without a limit its failure may be anything."""
+
+    def fails(*_: object, **__: object) -> None:
+        raise RuntimeError(said)
+
+    monkeypatch.setattr(attempting, "run_job", fails)
+    blobs = Blobs(tmp_path / "blobs", durable=False)
+    job = replace(pets.job(blobs, tmp_path), memory_limit_bytes=limit)
+    outcome = attempting.attempt(job, Workplace(blobs), lambda phase, fraction: None)
+    assert isinstance(outcome, Failed)
+    assert outcome.cannot == is_memory
+    assert said in outcome.reason
+    assert ("needs more memory than" in outcome.reason) == is_memory
