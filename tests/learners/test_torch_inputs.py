@@ -1,5 +1,7 @@
 """Memory layout of what a net is given: it decides the kernels, and so the seconds."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -15,7 +17,7 @@ def prepare(*, channels_last: bool) -> Prepare:
     return Prepare(SCALE, flattens=False, channels_last=channels_last, device=torch.device("cpu"))
 
 
-def images(n: int = 4):
+def images(n: int = 4) -> Any:  # a tensor
     return torch.randint(0, 256, (n, 8, 8, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 
 
