@@ -303,3 +303,10 @@ def test_a_lost_reply_leaves_the_others_alone(tmp_path: Path) -> None:
     run.round(faults=Faults(lost=("a",)))
     assert head_of(run, "b") == pytest.approx([0.5 / 6, -0.5 / 6])
     assert run.memory("a").own is None
+
+
+def test_a_head_of_a_task_that_no_agent_has_is_kept_and_disturbs_nobody(tmp_path: Path) -> None:
+    start = {"weights": Weights({"trunk.weight": np.array([2.0], np.float32)}), "head.elsewhere": head(3.0)}
+    run = loopback(task_heads, replace(BY_HAND, start=start), tmp_path).rounds(1)
+    assert head_of(run, "a") == [0.25, -0.25]  # as without it
+    assert task_heads.result(run.run, run.state)["head.elsewhere"]["classifier.bias"].tolist() == [3.0, 3.0]
