@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from common import blending
+from common.errors import RemoteFault
 from common.methods import proto_prompt
 from common.methods.proto_prompt import Config
 from common.payloads import Prompt, Prototypes, Weights
@@ -102,7 +103,7 @@ def test_a_share_by_held_out_data_is_kept_and_used_and_never_travels(tmp_path: P
         assert share in blending.SHARES
         site, task = fleet.site(name, 2, "look"), fleet.tasks[name]
         weights = personal_weights(fleet, name)
-        learner = proto_prompt._learner(site)
+        learner = PromptLearner(4, adapter=True)
         held = site.data.holdout
         near = nearest(learner.embed(weights, held), task.prototypes, 4, 28.0)
         assert share == blending.best_share(learner.scores(weights, held), near, task.prototypes, held.labels)
@@ -136,6 +137,26 @@ def test_rare_classes_are_held_back(tmp_path: Path) -> None:
         counts, sent = fleet.data[name].train.counts(), fleet.replies[name].prototypes
         expected = np.flatnonzero(counts >= 2)
         assert (sent is None and not len(expected)) or sent.class_ids.tolist() == expected.tolist()
+
+
+@pytest.mark.parametrize(
+    ("prompt", "sent", "says"),
+    [
+        ((1, 2, 3), ([0], [1], (1, 4)), "prototypes do not fit the run, expected 1 vectors of 3"),
+        ((1, 2, 3), ([0], [0], (1, 3)), "counts of at least 1"),
+        ((1, 5, 3), ([0], [1], (1, 3)), r"'prompt.context' has another shape, expected \[1, 2, 3\], got \[1, 5, 3\]"),
+        ((1, 2, 9), ([0], [1], (1, 3)), r"'prompt.context' has another shape, expected \[1, 2, 3\], got \[1, 2, 9\]"),
+    ],
+)
+def test_what_does_not_fit_is_refused_by_name(
+    tmp_path: Path, prompt: tuple[int, ...], sent: tuple[list[int], list[int], tuple[int, ...]], says: str
+) -> None:
+    fleet = loopback(proto_prompt, FULL, tmp_path)
+    ids, counts, shape = sent
+    means = Prototypes(np.array(ids), np.array(counts), np.ones(shape, np.float32))
+    reply = proto_prompt.Reply(Prompt(np.zeros(prompt, np.float32)), means, 4)
+    with pytest.raises(RemoteFault, match=f"agent anna: .*{says}"):
+        proto_prompt.merge(fleet.run, fleet.state, iter([(fleet.info("anna"), reply)]), None)  # type: ignore[arg-type]
 
 
 def test_an_agent_that_trains_nothing_is_refused() -> None:
