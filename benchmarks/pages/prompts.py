@@ -75,6 +75,7 @@ def _sections(folder: Path) -> Iterator[str]:
         if not found.runs:
             yield f"`fed-bench run {name}`: {NOT_RUN}.\n"
             continue
+        yield _took(found)
         yield _splits(found, PUBLISHED[name])
         yield details.order(found)
         yield details.variants(found)
@@ -103,6 +104,13 @@ def _central(found: Kept) -> str:
     said = f"; at most {max(far):.1f} points apart" if far else ""
     text = f"One agent with all 100 classes of Caltech-101, 16 images each, beside the encoder's own README{said}.\n"
     return f"{text}\n{grid(('epochs', 'accuracy, %', 'README'), rows)}"
+
+
+def _took(found: Kept) -> str:
+    """What a newcomer has to wait for."""
+    minutes = sum(run.seconds for run in found.runs) / 60
+    cores = found.found.host.get("cores", "") if found.found else ""
+    return f"{len(found.runs)} runs, {minutes:.0f} minutes in all on {cores} cores, which other work shared.\n"
 
 
 def _splits(found: Kept, published: dict[str, str]) -> str:

@@ -51,6 +51,11 @@ def test_rows_by_hand(tmp_path: Path) -> None:
     assert not any(line.startswith("| ours, disjoint") for line in lines)
 
 
+def test_it_says_how_long_it_takes(tmp_path: Path) -> None:
+    runs = [replace(made("ours", seed, 0.5), seconds=100.0) for seed in (1, 2, 3)]
+    assert "3 runs, 5 minutes in all" in keep(tmp_path, *runs)
+
+
 def test_the_order_is_said_as_it_is(tmp_path: Path) -> None:
     text = keep(tmp_path, made("ours", 1, 0.7), made("FedOTP", 1, 0.8), made("FedPGP", 1, 0.6))
     assert "Dirichlet 0.1: FedOTP 80.00, ours 70.00, FedPGP 60.00, not the paper's; Dirichlet 0.5: not run" in text
