@@ -51,6 +51,24 @@ def own_part(weights: Weights) -> Weights | None:
     return weights.without((CONTEXT,)) or None
 
 
+def adapter(parameters: Mapping[str, Spec]) -> tuple[str, ...]:
+    return tuple(name for name, spec in parameters.items() if spec.part == "adapter")
+
+
+def joined(prompt: Prompt | None, others: Weights | None) -> Weights:
+    """A prompt and other tensors as one, to be averaged together."""
+    return (weights_of(prompt) or Weights({})).updated(others or {})
+
+
+def split(
+    weights: Weights, shared: Iterable[str], *, prompt: bool
+) -> tuple[Prompt | None, Weights | None, Weights | None]:
+    """The prompt and the shared others, as `joined` puts them together, and what is left."""
+    also = weights.only(shared)
+    stays = weights.without((*also, CONTEXT) if prompt else also)
+    return prompt_of(weights) if prompt else None, also or None, stays or None
+
+
 def mean_prompt(parts: Iterable[tuple[str, float, Prompt]], like: Prompt) -> Prompt:
     """By mass, as `common.average.weighted_mean`, whose errors it raises."""
     rows = ((agent, mass, Weights({CONTEXT: prompt.context})) for agent, mass, prompt in parts)

@@ -20,6 +20,8 @@ from common.payloads import Prototypes
 from common.samples import Labels
 
 Weighting = Literal["weighted", "uniform"]
+Of = Literal["samples", "means"]
+TERMS: dict[Of, str] = {"samples": "prototypes", "means": "prototype_means"}  # of a learner, by what is drawn to g
 BELOW = 10.0  # how far under all others an absent class scores: finite, so that losses can be summed
 
 
@@ -154,11 +156,11 @@ def blended(scores: Scores, near: Scores, prototypes: Prototypes | None, share: 
     return mixed
 
 
-def regulariser(prototypes: Prototypes | None, strength: float) -> tuple[Term, ...]:
-    """The term "prototypes", once there are some."""
+def regulariser(prototypes: Prototypes | None, strength: float, of: Of = "samples") -> tuple[Term, ...]:
+    """The learner's term that draws embeddings, or their class means of a batch, to the means; once there are some."""
     if prototypes is None or not strength:
         return ()
-    return (Term("prototypes", strength, {"class_ids": prototypes.class_ids, "vectors": prototypes.vectors}),)
+    return (Term(TERMS[of], strength, {"class_ids": prototypes.class_ids, "vectors": prototypes.vectors}),)
 
 
 def _unit(vectors: NDArray[np.float64]) -> NDArray[np.float64]:

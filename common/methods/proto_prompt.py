@@ -4,13 +4,11 @@ Source: Park and Lee, Prototype-based Federated Prompt Learning for Personalizat
     agents train prompt and MLP on L_CE + lambda L_reg(mu, g), send prompt and class means, get their averages back.
 Deviation: the paper gives no settings. Reconstructed: text prompts as in CoOp; the MLP is an adapter on the image
     feature that stays with the agent; embeddings and means have unit length; L_reg is ||z(x) - g_y||^2 summed over
-    dimensions, a mean over samples; no g, no regulariser. The alternatives are options: prompts that stay
-    (`share_prompt`), a prompt that is the data set's sentence (`learn_prompt`), no adapter (`adapter`), no exchange of
-    means (`exchange`), lambda 0 (`strength`). `blend` mixes in the nearest mean when predicting; with `blend_by =
-    "holdout"` an agent takes the share that suits its own [data] holdout.
+    dimensions (FedProto's mean over them is lambda / dim), a mean over samples; no g, no regulariser. Alternatives are
+    options, see Config. `blend` mixes in the nearest mean when predicting; with `blend_by = "holdout"` an agent takes
+    the share that suits its own [data] holdout.
 """
 
-from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -18,6 +16,7 @@ from typing import Any, Literal
 import numpy as np
 
 from common import blending, personal, prompts, prototypes
+from common.average import RunningMean
 from common.method import AgentInfo, Learner, Model, RunSpec, Scores, Site, Step
 from common.methods.fedavg import some_samples
 from common.methods.fedproto import width
@@ -26,15 +25,18 @@ from common.prototypes import Known, Privacy, Weighting
 from common.samples import Samples
 
 MODEL = "prompted"  # the only one that it works on
+Plan = Iterator[tuple[AgentInfo, "Task"]]
 
 
 @dataclass(frozen=True)
 class Config:
     strength: float = 1.0  # lambda
+    of: prototypes.Of = "samples"  # or a batch's class means, mu_B: sum over classes of ||mu_B - g||^2
     adapter: bool = True
-    learn_prompt: bool = True
+    share_adapter: bool = False  # averaged like the prompt
+    learn_prompt: bool = True  # false: the data set's sentence
     share_prompt: bool = True
-    exchange: bool = True
+    exchange: bool = True  # of means
     weighting: Weighting = "weighted"  # of the means; prompts are always weighted by samples
     max_age: int = 0
     privacy: Privacy = field(default_factory=Privacy)
@@ -44,17 +46,18 @@ class Config:
 
     def __post_init__(self) -> None:
         if self.strength < 0 or self.max_age < 0 or not 0 <= self.blend <= 1:
-            raise ValueError(
-                f"expected strength >= 0, max_age >= 0 and 0 <= blend <= 1, "
-                f"got {self.strength}, {self.max_age}, {self.blend}"
-            )
+            got = f"{self.strength}, {self.max_age}, {self.blend}"
+            raise ValueError(f"expected strength >= 0, max_age >= 0 and 0 <= blend <= 1, got {got}")
         if not (self.adapter or self.learn_prompt):
             raise ValueError("nothing to train: adapter and learn_prompt are both false")
+        if self.share_adapter and not self.adapter:
+            raise ValueError("share_adapter is true and there is no adapter")
 
 
 @dataclass(frozen=True)
 class State:
     prompt: Prompt | None
+    adapter: Weights | None  # None: each agent has its own, or none
     known: Known
     dim: int  # of the embedding
 
@@ -62,12 +65,14 @@ class State:
 @dataclass(frozen=True)
 class Task:
     prompt: Prompt | None
+    adapter: Weights | None
     prototypes: Prototypes | None
 
 
 @dataclass(frozen=True)
 class Reply:
     prompt: Prompt | None
+    adapter: Weights | None
     prototypes: Prototypes | None
     n_samples: int
 
@@ -79,51 +84,45 @@ class Memory:
 
 
 def init(run: RunSpec[Config], model: Model, start: Mapping[str, Payload], rng: "np.random.Generator") -> State:
+    config, parameters = run.config, model.parameters(adapter=True)
     prompt = prompts.first_prompt(model, start, rng, "proto_prompt")
-    return State(prompt if run.config.learn_prompt else None, Known(), width(model.parameters(adapter=True)))
+    adapter = model.initial(rng, adapter=True).only(prompts.adapter(parameters)) if config.share_adapter else None
+    return State(prompt if config.learn_prompt else None, adapter, Known(), width(parameters))
 
 
-def plan(
-    run: RunSpec[Config], state: State, agents: tuple[AgentInfo, ...], step: Step
-) -> Iterator[tuple[AgentInfo, Task]]:
-    task = Task(state.prompt, state.known.prototypes)
-    for agent in agents:
-        yield agent, task
+def plan(run: RunSpec[Config], state: State, agents: tuple[AgentInfo, ...], step: Step) -> Plan:
+    task = Task(state.prompt, state.adapter, state.known.prototypes)
+    yield from ((agent, task) for agent in agents)
 
 
 def work(task: Task, memory: Memory, site: Site[Config]) -> tuple[Reply, Memory]:
     config, samples, learner = site.run.config, some_samples(site), _learner(site)
-    terms = prototypes.regulariser(task.prototypes, config.strength)
+    terms = prototypes.regulariser(task.prototypes, config.strength, config.of)
     weights = _whole(task, None, memory, site, learner)
     weights = learner.fit(weights, samples, site.training, terms=terms, rng=site.rng).weights
     means = None
     if config.exchange:
         embeddings = learner.embed(weights, samples)
         means = prototypes.class_means(embeddings, samples.labels, config.privacy, site.rng, unit=True)
-    shared = config.share_prompt and config.learn_prompt
-    prompt, own = (prompts.prompt_of(weights), prompts.own_part(weights)) if shared else (None, weights)
+    shared = prompts.adapter(learner.parameters()) if config.share_adapter else ()
+    prompt, adapter, own = prompts.split(weights, shared, prompt=config.share_prompt and config.learn_prompt)
     held, share = site.data.holdout, memory.blend
     if config.blend_by == "holdout" and task.prototypes is not None and len(held):  # means of the round before
         share = blending.best_share(*blending.both(learner, weights, held, task.prototypes, config.scale), held.labels)
-    return Reply(prompt, means, len(samples)), Memory(own, share)
+    return Reply(prompt, adapter, means, len(samples)), Memory(own, share)
 
 
 def merge(run: RunSpec[Config], state: State, replies: Iterator[tuple[AgentInfo, Reply]], step: Step) -> State:
     n_classes = None if run.classes is None else len(run.classes)
     means = prototypes.Merging(state.dim, n_classes, run.config.weighting)
-
-    def sent() -> Iterator[tuple[str, float, Prompt]]:
-        for agent, reply in replies:
-            means.add(agent.name, reply.prototypes)
-            if reply.prompt is not None:
-                yield agent.name, reply.n_samples, reply.prompt
-
-    prompt = state.prompt
-    if run.config.share_prompt and prompt is not None:
-        prompt = prompts.mean_prompt(sent(), like=prompt)
-    else:
-        deque(sent(), maxlen=0)  # the means alone
-    return State(prompt, means.merged(state.known, unit=True, max_age=run.config.max_age), state.dim)
+    shared = RunningMean(prompts.joined(state.prompt if run.config.share_prompt else None, state.adapter))
+    for agent, reply in replies:
+        means.add(agent.name, reply.prototypes)
+        shared.add(agent.name, reply.n_samples, prompts.joined(reply.prompt, reply.adapter))
+    known = means.merged(state.known, unit=True, max_age=run.config.max_age)
+    learnt = run.config.share_prompt and state.prompt is not None
+    prompt, adapter, _ = prompts.split(shared.mean(), state.adapter or (), prompt=learnt)
+    return State(prompt if learnt else state.prompt, adapter, known, state.dim)
 
 
 def predict(task: Task, reply: Reply | None, memory: Memory, site: Site[Config], inputs: Samples) -> dict[str, Scores]:
@@ -135,16 +134,16 @@ def predict(task: Task, reply: Reply | None, memory: Memory, site: Site[Config],
 
 
 def result(run: RunSpec[Config], state: State) -> dict[str, Payload]:
-    found: dict[str, Payload | None] = {"prompt": state.prompt, "prototypes": state.known.prototypes}
+    found = {"prompt": state.prompt, "adapter": state.adapter, "prototypes": state.known.prototypes}
     return {name: payload for name, payload in found.items() if payload is not None}
 
 
 def _whole(task: Task, reply: Reply | None, memory: Memory, site: Site[Any], learner: Learner) -> Weights:
     """Without a reply, as the next training would start."""
-    trained = reply.prompt if reply else None
-    return personal.whole(site, learner, [prompts.weights_of(task.prompt), prompts.weights_of(trained), memory.own])
+    trained = prompts.joined(reply.prompt, reply.adapter) if reply else None
+    return personal.whole(site, learner, [prompts.joined(task.prompt, task.adapter), trained, memory.own])
 
 
 def _learner(site: Site[Config]) -> Learner:
     words: dict[str, Any] = {} if site.run.config.learn_prompt else {"context": 0}  # the data set's sentence
-    return site.learner(terms=("prototypes",), adapter=site.run.config.adapter, **words)
+    return site.learner(terms=(prototypes.TERMS[site.run.config.of],), adapter=site.run.config.adapter, **words)

@@ -31,6 +31,8 @@ CASES = (
     case("prompts only, blended, uniform", keeps_memory=False, adapter=False, blend=0.5, weighting="uniform"),
     case("private", privacy=Privacy(min_count=2, clip=0.5, noise=0.01), max_age=1),
     case("blend by held-out data", blend_by="holdout"),
+    case("adapter averaged too", keeps_memory=False, share_adapter=True),
+    case("class means drawn to means", of="means"),
 )
 
 
@@ -38,7 +40,7 @@ def test_prompts_and_means_travel_the_adapter_stays(tmp_path: Path) -> None:
     fleet = loopback(proto_prompt, FULL, tmp_path).rounds(2)
     for name in AGENTS:
         kinds = {field: type(value) for field, value in vars(fleet.replies[name]).items()}
-        assert kinds == {"prompt": Prompt, "prototypes": Prototypes, "n_samples": int}
+        assert kinds == {"prompt": Prompt, "adapter": type(None), "prototypes": Prototypes, "n_samples": int}
         assert list(fleet.memory(name).own) == ["adapter.fc2.weight"]
     np.testing.assert_allclose(np.linalg.norm(fleet.state.known.prototypes.vectors, axis=1), 1, atol=1e-6)
 
@@ -80,6 +82,21 @@ def test_a_blend_moves_only_classes_that_have_a_mean(tmp_path: Path) -> None:
     np.testing.assert_allclose(blended.predictions[moment]["personal"], (near + text) / 2, rtol=1e-4)
 
 
+def test_an_averaged_adapter_is_the_mean_of_the_agents_by_samples(tmp_path: Path) -> None:
+    fleet = loopback(proto_prompt, case("x", keeps_memory=False, share_adapter=True), tmp_path).rounds(1)
+    replies = [fleet.replies[name] for name in AGENTS]
+    sent = [reply.n_samples * reply.adapter["adapter.fc2.weight"].astype(np.float64) for reply in replies]
+    expected = sum(sent) / sum(reply.n_samples for reply in replies)
+    np.testing.assert_allclose(fleet.state.adapter["adapter.fc2.weight"], expected, atol=1e-7)
+    assert all(fleet.memory(name).own is None for name in AGENTS)
+    assert proto_prompt.result(fleet.run, fleet.state)["adapter"] is fleet.state.adapter
+
+
+def test_an_adapter_that_is_not_there_cannot_be_averaged() -> None:
+    with pytest.raises(ValueError, match="share_adapter is true and there is no adapter"):
+        Config(adapter=False, share_adapter=True)
+
+
 def test_the_share_that_suits_held_out_data_by_hand() -> None:
     """Two images of classes 0 and 1. The texts' scores say 1 and 1, the means say 0 and 0, each by a margin of 4.
 
@@ -108,7 +125,7 @@ def test_a_share_by_held_out_data_is_kept_and_used_and_never_travels(tmp_path: P
         near = nearest(learner.embed(weights, held), task.prototypes, 4, 28.0)
         assert share == blending.best_share(learner.scores(weights, held), near, task.prototypes, held.labels)
         readings = fleet.predictions[name, "trained", 1]
-        assert set(vars(fleet.replies[name])) == {"prompt", "prototypes", "n_samples"}
+        assert set(vars(fleet.replies[name])) == {"prompt", "adapter", "prototypes", "n_samples"}
         text = learner.scores(weights, site.data.test)
         expected = blended(text, readings["nearest"], task.prototypes, share)
         np.testing.assert_allclose(readings["personal"], expected, atol=1e-5)
@@ -154,7 +171,7 @@ def test_what_does_not_fit_is_refused_by_name(
     fleet = loopback(proto_prompt, FULL, tmp_path)
     ids, counts, shape = sent
     means = Prototypes(np.array(ids), np.array(counts), np.ones(shape, np.float32))
-    reply = proto_prompt.Reply(Prompt(np.zeros(prompt, np.float32)), means, 4)
+    reply = proto_prompt.Reply(Prompt(np.zeros(prompt, np.float32)), None, means, 4)
     with pytest.raises(RemoteFault, match=f"agent anna: .*{says}"):
         proto_prompt.merge(fleet.run, fleet.state, iter([(fleet.info("anna"), reply)]), None)  # type: ignore[arg-type]
 

@@ -115,6 +115,12 @@ class PromptLearner:
                 has = np.array([int(c) in table for c in y])
                 targets = np.stack([table.get(int(c), np.zeros(DIM)) for c in y])
                 d_z = d_z + term.strength * 2 * (z - targets) * has[:, None] / max(1, has.sum())
+            elif term.name == "prototype_means":
+                for c, vector in zip(term.arrays["class_ids"].tolist(), term.arrays["vectors"], strict=True):
+                    of_class = y == c
+                    if of_class.any():
+                        pull = z[of_class].mean(axis=0) - vector
+                        d_z = d_z + term.strength * 2 * pull * of_class[:, None] / of_class.sum()
             else:
                 assert term.name == "text_contrast", term.name
                 d_prompt = d_prompt + term.strength * float(term.arrays["temperature"]) * _prompt(w)

@@ -17,11 +17,7 @@ def prototypes(term: Term, n_classes: int, dim: int, device: torch.device) -> Lo
 
     Source: the local regulariser of Tan et al., FedProto, AAAI 2022, with the squared Euclidean distance.
     """
-    ids, given = checks.prototypes(term, n_classes, dim)
-    table = np.full(n_classes + 1, -1, np.int64)  # the last row is for samples without a label, -1
-    table[ids] = np.arange(len(ids))
-    row = torch.from_numpy(table).to(device)
-    vectors = torch.from_numpy(given if len(given) else np.zeros((1, dim), np.float32)).to(device)
+    row, vectors = _table(term, n_classes, dim, device)
 
     def loss(seen: Seen) -> torch.Tensor:
         rows = row[seen.labels]
@@ -32,4 +28,36 @@ def prototypes(term: Term, n_classes: int, dim: int, device: torch.device) -> Lo
     return loss
 
 
-TERMS: dict[str, Callable[[Term, int, int, torch.device], Loss]] = {"prototypes": prototypes}
+def prototype_means(term: Term, n_classes: int, dim: int, device: torch.device) -> Loss:
+    """Sum over the batch's classes that have a prototype of ||mean embedding - prototype||^2, over dimensions.
+
+    Source: the literal L_reg(mu_i, g) of Park and Lee, 2026, with the means of a batch, for those of all samples would
+        take a pass through the data in every step.
+    """
+    row, vectors = _table(term, n_classes, dim, device)
+
+    def loss(seen: Seen) -> torch.Tensor:
+        rows = row[seen.labels]
+        has = rows >= 0
+        rows, found = rows[has], seen.embeddings[0][has]
+        sums = torch.zeros_like(vectors).index_add(0, rows, found)
+        counts = torch.bincount(rows, minlength=len(vectors)).unsqueeze(1)
+        distances = (sums / counts.clamp(min=1) - vectors).square().sum(1)
+        return (distances * (counts[:, 0] > 0)).sum()
+
+    return loss
+
+
+def _table(term: Term, n_classes: int, dim: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """label -> row of the prototypes, -1 for none; the prototypes (at least one row)."""
+    ids, given = checks.prototypes(term, n_classes, dim)
+    table = np.full(n_classes + 1, -1, np.int64)  # the last row is for samples without a label, -1
+    table[ids] = np.arange(len(ids))
+    vectors = given if len(given) else np.zeros((1, dim), np.float32)
+    return torch.from_numpy(table).to(device), torch.from_numpy(vectors).to(device)
+
+
+TERMS: dict[str, Callable[[Term, int, int, torch.device], Loss]] = {
+    "prototypes": prototypes,
+    "prototype_means": prototype_means,
+}
