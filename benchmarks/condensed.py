@@ -88,14 +88,14 @@ def of(found: Results) -> Condensed:
     return Condensed(found.experiment, found.git, found.versions, host, runs)
 
 
-def joined(new: Condensed, earlier: Condensed, wanted: Sequence[Planned] = ()) -> Condensed:
+def joined(new: Condensed, earlier: Iterable[Run], wanted: Sequence[Planned] = ()) -> Condensed:
     """`new` with the earlier runs that it does not replace, in the order of `wanted`.
 
     `wanted` are all runs that the experiment has today, if that is known: an earlier run that is none of them, because
     its row is gone or its settings are others, is left out.
     """
     asked = {_key(plan): plan.config for plan in wanted}
-    runs = {_key(run): run for run in earlier.runs if not wanted or asked.get(_key(run)) == run.config}
+    runs = {_key(run): run for run in earlier if not wanted or asked.get(_key(run)) == run.config}
     runs |= {_key(run): run for run in new.runs}
     place = {key: i for i, key in enumerate(asked)}
     return replace(new, runs=tuple(sorted(runs.values(), key=lambda run: place.get(_key(run), len(place)))))

@@ -15,9 +15,8 @@ def condense(folders: Sequence[Path], to: Path) -> int:
     for folder in folders:
         found = condensed.of(results.load(folder / "results.json"))
         path = to / f"{found.experiment}.json"
-        if path.exists():
-            found = condensed.joined(found, condensed.load(path), _planned(found.experiment))
-        condensed.save(found, path)
+        earlier = condensed.load(path).runs if path.exists() else ()
+        condensed.save(condensed.joined(found, earlier, _planned(found.experiment)), path)
         print(path)
     return 0
 

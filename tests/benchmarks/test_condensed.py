@@ -31,7 +31,7 @@ def test_a_file_grows_over_checkouts_by_the_runs_that_the_experiment_has_today(t
     old = replace(finished[3], config={"run": {"rounds": 9}})
     earlier = replace(condensed.of(experiment(*finished[:2], old)), git="before")
     again = condensed.of(experiment(finished[2], replace(finished[0], seconds=5.0)))
-    found = condensed.joined(again, earlier, plans)
+    found = condensed.joined(again, earlier.runs, plans)
     assert [(run.seed, run.seconds) for run in found.runs] == [(1, 5.0), (2, 1.0), (3, 1.0)]
     condensed.save(found, tmp_path / "x.json")
     left = experiments.unfinished(chains, condensed.load(tmp_path / "x.json").runs)
@@ -40,7 +40,7 @@ def test_a_file_grows_over_checkouts_by_the_runs_that_the_experiment_has_today(t
 
 def test_of_an_unknown_experiment_all_earlier_runs_stay() -> None:
     earlier, new = condensed.of(experiment(replace(row(), seed=7))), condensed.of(experiment(row()))
-    assert [run.seed for run in condensed.joined(new, earlier).runs] == [7, 1]
+    assert [run.seed for run in condensed.joined(new, earlier.runs).runs] == [7, 1]
 
 
 def test_a_run_says_its_commit_and_what_failed_is_not_kept() -> None:
