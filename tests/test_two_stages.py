@@ -56,6 +56,11 @@ def write_task(path: Path, n_classes: int, n: int = 48) -> Path:
     return path
 
 
+def start_agents(fleet: Federation) -> None:
+    for name, n_classes in (("flowers", 4), ("scenes", 2)):
+        fleet.agent(name, write_task(fleet.folder / f"{name}.npz", n_classes))
+
+
 @pytest.fixture
 def fleet(tmp_path: Path):
     with federation(tmp_path) as running:
@@ -64,9 +69,8 @@ def fleet(tmp_path: Path):
 
 
 @pytest.mark.slow
-def test_one_backbone_and_a_head_for_each_task(fleet: Federation, tmp_path: Path) -> None:
-    for name, n_classes in (("flowers", 4), ("scenes", 2)):
-        fleet.agent(name, write_task(tmp_path / f"{name}.npz", n_classes))
+def test_one_backbone_and_a_head_for_each_task(fleet: Federation) -> None:
+    start_agents(fleet)
     fleet.submit(RUN, "both")
     ssl, heads = fleet.finished("both.ssl"), fleet.finished("both.heads")
     assert {a.task: e.n for e in ssl.evaluations for a in e.agents for e in a.evaluations} == {
@@ -81,3 +85,25 @@ def test_one_backbone_and_a_head_for_each_task(fleet: Federation, tmp_path: Path
     assert max(up.values()) < 3000  # a frozen backbone and own heads: nothing but what it cost goes up
     told = fleet.operations().ShowRun(pb.ShowRunRequest(run="both.heads")).SerializeToString()
     assert b"flowers-3" not in told  # the server needs no labels' names to lead such a run
+
+
+@pytest.mark.slow
+def test_a_server_killed_in_the_middle_of_stage_one_ends_both_stages_in_the_same_state(
+    fleet: Federation, tmp_path: Path
+) -> None:
+    text = RUN.replace("rounds = 2", "rounds = 4")
+    start_agents(fleet)
+    fleet.submit(text, "both")
+    detail = fleet.wait("both.ssl", lambda d: len(d.rounds) >= 1)
+    assert detail.summary.status == "running"
+    fleet.programs["server"].kill()
+    fleet.server()
+    resumed = [fleet.finished(f"both.{stage}").summary.state_sha256 for stage in ("ssl", "heads")]
+    assert [r.round for r in fleet.show("both.ssl").rounds] == [1, 2, 3, 4]
+    calm_folder = tmp_path / "calm"
+    calm_folder.mkdir()
+    with federation(calm_folder) as calm:
+        calm.server()
+        start_agents(calm)
+        calm.submit(text, "both")
+        assert [calm.finished(f"both.{stage}").summary.state_sha256 for stage in ("ssl", "heads")] == resumed
