@@ -3,6 +3,7 @@
 Standard output carries frames only; whatever a library prints goes to standard error.
 """
 
+import functools
 import logging
 import os
 import queue
@@ -29,12 +30,12 @@ def main(blobs: Path) -> None:
     threading.Thread(target=_listen, args=(sys.stdin.buffer, jobs), name="listen", daemon=True).start()
     while True:
         job, isolated = jobs.get()
-        budget.limit(job, place)
 
         def progress(phase: str, fraction: float) -> None:
             frames.write(answers, frames.PROGRESS, pb.Progress(phase=phase, fraction=fraction))
 
-        frames.write_outcome(answers, attempt(job, place, progress, isolated=isolated))
+        work = functools.partial(attempt, job, place, progress, isolated=isolated)
+        frames.write_outcome(answers, budget.within(job, place, work))
 
 
 def _listen(pipe: IO[bytes], jobs: "queue.SimpleQueue[tuple[Job, bool]]") -> None:

@@ -70,3 +70,21 @@ def test_what_libraries_say_under_a_limit_is_told_as_a_lack_of_memory(
     assert outcome.cannot == is_memory
     assert said in outcome.reason
     assert ("needs more memory than" in outcome.reason) == is_memory
+
+
+def test_a_task_that_ran_out_of_memory_does_not_spoil_the_next(child: Executor, tmp_path: Path) -> None:
+    """oneDNN remembers a failed allocation for as long as the thread lives that met it, and then always fails."""
+    pytest.importorskip("torch")
+    rng = np.random.default_rng(1)
+    images, y = rng.integers(0, 256, (40, 16, 16, 3), np.uint8), np.arange(40) % 2
+    np.savez(tmp_path / "images.npz", x=images, y=y, x_test=images[:4], y_test=y[:4], classes=["cat", "owl"])
+    model = {"model.name": "gn_cnn", "model.input": "16x16x3", "model.width": 8, "model.blocks": 1}
+    blobs = Blobs(tmp_path / "blobs", durable=False)
+
+    def outcome(limit_bytes: int) -> object:
+        job = pets.job(blobs, tmp_path / "images.npz", {**model, "optimiser.batch": 40, "evaluation.every": 0})
+        return child.run(replace(job, memory_limit_bytes=limit_bytes), lambda phase, fraction: None)
+
+    reasons = [o.reason for kib in (64, 128, 256, 512, 1024) if isinstance(o := outcome(kib << 10), Failed)]
+    assert any("could not create a primitive" in reason for reason in reasons), reasons
+    assert isinstance(found := outcome(64 * MIB), Finished), found
