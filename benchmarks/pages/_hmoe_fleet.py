@@ -30,8 +30,9 @@ def _introduction(devices: Kept) -> str:
     shares = sorted({d.cores for d in devices.devices})
     return (
         f"Six real agents with a process each; shares of a core ({' and '.join(f'{s:g}' for s in shares)}) by"
-        f" {devices.shares_by}. A budget is what a task may map beyond the idle process, and the system refuses more"
-        " (RLIMIT_DATA). Peaks are of resident memory, the most of any task that was answered.\n"
+        f" {devices.shares_by}. A budget is what a task may map beyond the idle process; the system refuses more"
+        " (RLIMIT_DATA), so what would exceed it fails. Peaks are measured beside that: of resident memory, the"
+        " most of any task that was answered, with pages of libraries that the task was the first to touch.\n"
     )
 
 
@@ -53,10 +54,11 @@ def _claims(runs: Sequence[Run], devices: Sequence[Did]) -> Iterator[str]:
         idle = [d.device for d in mine if not d.merged]
         over = [d for d in mine if d.budget_bytes is not None and d.peak_bytes > d.budget_bytes]
         failed = sum(d.failed for d in mine)
-        said = "all devices contribute" if not idle else f"{', '.join(idle)} contribute nothing"
-        kept_to = f"no budget is exceeded and {failed} tasks fail"
+        said = "all devices contribute" if not idle else f"nothing comes from {', '.join(idle)}"
+        kept_to = f"{failed} tasks fail, and no device's peak is above its budget"
         if over:
-            kept_to = ", ".join(f"{d.device} exceeds its budget ({d.peak_bytes / MIB:.1f} MiB)" for d in over)
+            above = ", ".join(f"{d.device} ({d.peak_bytes / MIB:.1f} MiB)" for d in over)
+            kept_to = f"{failed} tasks fail, and peaks are above the budget on {above}"
         yield f"- `{run.label}`: {said}; {kept_to}.\n"
         for reason in list(dict.fromkeys(d.reason for d in mine if d.reason))[:1]:
             yield f"  The first failure says: “{reason}”\n"

@@ -163,9 +163,9 @@ def _isolated(found: Kept) -> Iterator[str]:
     )
     yield of_cost.costs(found, PROTOCOL)
     yield _floor(found)
-    yield "Goals for memory, as the paper counts it, depend on the flat net that stands beside:\n"
+    yield "Goals with so many images; those for memory, as the paper counts it, depend on the flat net beside:\n"
     for flat in of_cost.flats(found):
-        yield from goals.costs(found, PROTOCOL, CIFAR100, flat=flat, times=False)
+        yield from goals.costs(found, PROTOCOL, CIFAR100, flat=flat, times=flat == of_cost.reference(found))
 
 
 def _floor(found: Kept) -> str:
