@@ -22,6 +22,7 @@ MEASURE_S = 0.3
 START_S = 4.0  # until server and agents are there
 TORCH_S = 8.0  # until the agents have loaded torch, once
 EXPORTED_S = 2e-4  # a sample through an exported backbone and its head, roughly
+HEAD_S = 2e-5  # a sample through a linear head on features that are kept, roughly
 ROUND_S = 0.1  # what a round costs beside training, roughly: offers, transfers, fsyncs, evaluation of a small model
 
 
@@ -61,7 +62,16 @@ def _run(plan: Planned, found: Results, n_processes: int, per_sample: dict[tuple
     key = (file.model.name, str(file.model.options), file.objective.name, file.optimiser.batch, pools[0].name)
     if key not in per_sample:
         per_sample[key] = _sample_seconds(file, pools[0])
-    return file.run.rounds * (ROUND_S + _samples_per_round(file, pools) * per_sample[key] / max(n_processes, 1))
+    each, once = per_sample[key], 0.0
+    if _keeps_features(file):  # all that is at hand goes through the backbone once, and not back
+        each, once = HEAD_S, per_sample[key] * sum(pool.n_train + (pool.n_test or 0) for pool in pools) / 3
+    in_rounds = file.run.rounds * _samples_per_round(file, pools) * each
+    return file.run.rounds * ROUND_S + (in_rounds + once) / max(n_processes, 1)
+
+
+def _keeps_features(file: RunFile) -> bool:
+    """Of a frozen backbone, as method task_heads does."""
+    return file.method.get("tune") == "head" and file.method.get("features", "cached") == "cached"
 
 
 def _samples_per_round(file: RunFile, pools: list[Pool]) -> float:

@@ -170,6 +170,20 @@ def test_estimate_grows_with_rounds_and_is_measured_when_nothing_ran() -> None:
     assert 0 < estimate.seconds(short, empty(), 2) < estimate.seconds(long, empty(), 2)
 
 
+def test_kept_features_are_estimated_by_one_pass_and_not_by_epochs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """1 ms a sample: computed anew, 20 rounds of 50 epochs over some 1,000 digits take 20 s and more on 50 cores."""
+    monkeypatch.setattr(estimate, "_sample_seconds", lambda file, pool: 1e-3)
+    heads = {"run.method": "task_heads", "method.tune": "head", "run.rounds": 20, "optimiser.epochs": 50}
+    kept, computed = (
+        estimate.seconds(
+            experiment.planned(runfile.with_overrides(file(), {**heads, "method.features": features})), empty(), 50
+        )
+        for features in ("cached", "computed")
+    )
+    assert kept < estimate.START_S + 4
+    assert computed > estimate.START_S + 20
+
+
 @pytest.mark.parametrize(
     ("s", "text"), [(0.2, "about 1 s"), (45, "about 45 s"), (600, "about 10 min"), (9000, "about 2.5 h")]
 )
