@@ -7,6 +7,7 @@ when the cores are busy. Beside the results it keeps what no mean over agents ca
 
 import argparse
 import contextlib
+import json
 import os
 import re
 import statistics
@@ -74,11 +75,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.mixed_fleet", description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("out") / NAME, metavar="DIR", help="default: %(default)s")
     parser.add_argument("--keep", type=Path, metavar="DIR", help=f"condensed results and {DEVICES} too, as {PAGES}")
+    parser.add_argument("--row", action="append", default=[], metavar="LABEL", help="this row alone; may be repeated")
     args = parser.parse_args(argv)
     os.environ.update(ONE_THREAD)
     try:
         with fleet.ended_by_signals():
-            found, shares_by = run(args.out)
+            found, shares_by = run(args.out, args.row)
             kept = Kept(found.experiment, shares_by, tuple(did for r in found.runs for did in of_devices(r)))
             save(kept, args.out / DEVICES)
             if args.keep is not None:
@@ -90,14 +92,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def run(out: Path) -> tuple[Results, str]:
-    """All rows that are not in the folder yet, and what gave the devices their shares of a core."""
+def run(out: Path, rows: Sequence[str] = ()) -> tuple[Results, str]:
+    """All rows, or these, that are not in the folder yet, and what gave the devices their shares of a core."""
     stem, text = experiment.find(NAME)
     chains = experiment.planned(runfile.parse(text, NAME))
     path = out / "results.json"
     found = experiment.start(stem, path)
     order = [chain[0].label for chain in chains]
-    todo = experiment.unfinished(chains, found.runs)
+    todo = experiment.unfinished([chain for chain in chains if not rows or chain[0].label in rows], found.runs)
     shares_by = _how()
     if todo:
         with fleet.server(out / "logs") as federation, contextlib.ExitStack() as stack:
@@ -118,8 +120,6 @@ def of_devices(row: RunRow) -> tuple[Did, ...]:
 
 
 def save(kept: Kept, path: Path) -> None:
-    import json
-
     path.parent.mkdir(parents=True, exist_ok=True)
     files.write_durably(path, [(json.dumps(results.as_json(kept), indent=1) + "\n").encode()])
 
