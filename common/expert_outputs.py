@@ -16,6 +16,7 @@ from common.taxonomy import Taxonomy
 
 Decoder = Literal["greedy", "beam", "product", "distribution"]
 TEMPERATURES = tuple(float(t) for t in np.geomspace(0.25, 4.0, 25))
+BLOCK, LEAST = 64, 8  # inputs that an expert sees at a time
 SURE = 30.0  # log-odds by which a decoder that names one class prefers it
 
 
@@ -38,11 +39,26 @@ def outputs(
         if len(missing):
             if node not in learners:
                 learners[node] = learner_of(family, node, plain, site)
-            logits = learners[node].scores(experts[node], plain.take(missing)).astype(np.float64)
+            logits = in_blocks(learners[node], experts[node], plain.take(missing))
             found[missing] = family.by_child(node, _log_softmax(logits / temperatures.get(node, 1.0)))
         return found[rows]
 
     return ask
+
+
+def in_blocks(learner: Learner, weights: Weights, samples: Samples) -> NDArray[np.float64]:
+    """Scores, (n, n_outputs), of blocks of 8, 16, 32 and 64 inputs only; a last one is filled up with its last input.
+
+    As many inputs as happen to reach an expert would each be a size of its own, and what libraries compile and keep
+    for every size of every expert is soon more than the tree itself, and than a small device has.
+    """
+    found = []
+    for first in range(0, len(samples), BLOCK):
+        rows = np.arange(first, min(first + BLOCK, len(samples)))
+        size = max(LEAST, 1 << (len(rows) - 1).bit_length())
+        filled = np.append(rows, np.repeat(rows[-1:], size - len(rows)))
+        found.append(learner.scores(weights, samples.take(filled))[: len(rows)])
+    return np.concatenate(found).astype(np.float64)
 
 
 def readings(
