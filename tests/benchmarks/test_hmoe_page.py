@@ -143,6 +143,13 @@ def test_scores_by_decoder_and_lever(tmp_path: Path) -> None:
     assert "Product decoding alone gives `experts` +5.00 points over greedy." in text
 
 
+def test_scores_on_held_out_images_hide_none_on_test_images(tmp_path: Path) -> None:
+    run = tree("from parents, with temperatures", 1, 0.2, 0.3)
+    held_out = Measured(2, "merged", {"information_f1_holdout": 0.9}, 2)
+    text = write(tmp_path, hmoe_cifar100=[replace(run, measured=(*run.measured, held_out))])
+    assert "| a temperature for each expert | 30.00 | product |" in text
+
+
 def test_the_tree_is_drawn_from_the_page_s_json_alone(tmp_path: Path) -> None:
     condensed.save(
         Condensed("hmoe_cifar100", "abc", {}, {}, (tree("experts", 1, 0.2, 0.3),)), tmp_path / "hmoe_cifar100.json"
