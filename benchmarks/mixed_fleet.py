@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from benchmarks import experiment, fleet, keeping, results, table
-from benchmarks.__main__ import ONE_THREAD, PAGES
+from benchmarks.__main__ import EXIT_INTERRUPTED, ONE_THREAD, PAGES
 from benchmarks.results import AgentRow, Results, RunRow
 from common import files, pb, runfile
 from common.errors import FederationError
@@ -89,6 +89,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except FederationError as error:
         print(f"mixed_fleet: {error}", file=sys.stderr)
         return error.exit_code
+    except KeyboardInterrupt:
+        print("mixed_fleet: interrupted; finished rows are kept, run the same command again to go on", file=sys.stderr)
+        return EXIT_INTERRUPTED
     return 0
 
 
