@@ -17,6 +17,7 @@ from benchmarks.results import EvaluationRow, Results, RoundRow, RunRow
 from common import files
 
 DIGITS = 6  # that figures keep
+SCORE_DIGITS = 5  # that shares of test images keep: a thousandth of a per cent
 FLAT = "flat_softmax"
 
 
@@ -95,7 +96,7 @@ def joined(new: Condensed, earlier: Iterable[Run], wanted: Sequence[Planned] = (
     its row is gone or its settings are others, is left out.
     """
     asked = {_key(plan): plan.config for plan in wanted}
-    runs = {_key(run): run for run in earlier if not wanted or asked.get(_key(run)) == run.config}
+    runs = {_key(r): r for r in earlier if not wanted or asked.get(_key(r)) == results.as_json(r.config)}
     runs |= {_key(run): run for run in new.runs}
     place = {key: i for i, key in enumerate(asked)}
     return replace(new, runs=tuple(sorted(runs.values(), key=lambda run: place.get(_key(run), len(place)))))
@@ -157,7 +158,7 @@ def _run(run: RunRow) -> Run:
         config=run.config,
         rounds=tuple(_round(r) for r in run.rounds),
         measured=tuple(
-            Measured(e.round, e.when, _short(e.metrics), len(e.agents), _short(expert_costs.of_decoding(e)))
+            Measured(e.round, e.when, _scores(e.metrics), len(e.agents), _short(expert_costs.of_decoding(e)))
             for e in measured
         ),
         ages=ages(run.rounds, run.evaluations),
@@ -174,9 +175,9 @@ def _run(run: RunRow) -> Run:
 def _round(row: RoundRow) -> Round:
     merged = [a for a in row.agents if a.outcome == "merged"]
     counts = _means(a.counts for a in merged)
-    spans = _means({span.name: span.seconds for span in a.spans} for a in merged)
+    spans = _means({s.name: s.seconds for s in a.spans if not s.name.startswith(expert_costs.PREFIX)} for a in merged)
     cpu_s = round(sum(a.cpu_s for a in merged), 3)
-    return Round(row.round, round(row.seconds, 3), _short(row.metrics), cpu_s, counts, spans)
+    return Round(row.round, round(row.seconds, 3), _scores(row.metrics), cpu_s, counts, spans)
 
 
 def _means(tables: Iterable[Mapping[str, float]]) -> dict[str, float]:
@@ -186,15 +187,24 @@ def _means(tables: Iterable[Mapping[str, float]]) -> dict[str, float]:
     return _short({name: sum(one.get(name, 0.0) for one in tables) / len(tables) for name in names})
 
 
+def _scores(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Losses of test data are not shown anywhere, and bytes stand with the run's costs."""
+    kept = {name: value for name, value in metrics.items() if name == "train_loss" or "loss" not in name}
+    kept.pop("bytes_per_round", None)
+    return {name: round(value, SCORE_DIGITS) for name, value in kept.items()}
+
+
 def _short(numbers: Mapping[str, Any]) -> dict[str, Any]:
     return {name: round(v, DIGITS) if isinstance(v, float) else v for name, v in numbers.items()}
 
 
 def _lines(run: dict[str, Any]) -> str:
+    """Without fields that are empty where a reader takes them for so."""
     parts = []
     for name, value in run.items():
         if name in ("rounds", "measured") and value:
-            inner = ",\n".join(f"    {json.dumps(item, allow_nan=False)}" for item in value)
+            full = ({key: part for key, part in item.items() if part != {} or key == "metrics"} for item in value)
+            inner = ",\n".join(f"    {json.dumps(item, allow_nan=False)}" for item in full)
             parts.append(f'   "{name}": [\n{inner}\n   ]')
         else:
             parts.append(f'   "{name}": {json.dumps(value, allow_nan=False)}')

@@ -29,9 +29,9 @@ def test_a_file_grows_over_checkouts_by_the_runs_that_the_experiment_has_today(t
     plans = [plan for chain in chains for plan in chain]
     finished = [replace(row(), label=p.label, seed=p.seed, config=p.config, seconds=1.0) for p in plans]
     old = replace(finished[3], config={"run": {"rounds": 9}})
-    earlier = replace(condensed.of(experiment(*finished[:2], old)), git="before")
+    condensed.save(condensed.of(experiment(*finished[:2], old)), tmp_path / "before.json")
     again = condensed.of(experiment(finished[2], replace(finished[0], seconds=5.0)))
-    found = condensed.joined(again, earlier.runs, plans)
+    found = condensed.joined(again, condensed.load(tmp_path / "before.json").runs, plans)
     assert [(run.seed, run.seconds) for run in found.runs] == [(1, 5.0), (2, 1.0), (3, 1.0)]
     condensed.save(found, tmp_path / "x.json")
     left = experiments.unfinished(chains, condensed.load(tmp_path / "x.json").runs)
