@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from matplotlib import pyplot as plt
 
 from benchmarks import condensed, expert_costs, tree_picture
 from benchmarks.results import AgentRow, EvaluationRow, Results, RoundRow, RunRow, SpanRow
@@ -127,4 +128,4 @@ def test_the_tree_is_drawn_with_accuracy_and_cost(tmp_path: Path) -> None:
     said = [t.get_text() for t in figure.axes[0].texts]
     assert said[0] == "digit  (3 children, 10 classes)  75 %, 3000 ms, 5.0 MB"
     assert [line.split()[0] for line in said[1:]] == ["round", "open"]
-    tree_picture.plt.close(figure)
+    plt.close(figure)
