@@ -52,7 +52,6 @@ class Did:
 
     label: str
     device: str
-    budget_bytes: int | None
     cores: float
     merged: int
     failed: int
@@ -62,6 +61,7 @@ class Did:
     experts: int  # different ones
     steps: int  # experts trained, over all rounds
     reason: str = ""  # of the first task that failed
+    budget_bytes: int | None = None  # without limit
 
 
 @dataclass(frozen=True)

@@ -200,14 +200,14 @@ def test_what_devices_did_is_read_from_the_tasks_of_a_run() -> None:
     )
     dids = {did.device: did for did in mixed_fleet.of_devices(RunRow("row", "m", 1, {}, "done", {}, rounds, ()))}
     assert list(dids) == ["small-0", "small-1", "some-0", "some-1", "large-0", "large-1"]
-    assert dids["small-0"] == Did("row", "small-0", 32 * MIB, 0.1, 1, 1, 0, 3, 3.0, 1, 1, "too large")
+    assert dids["small-0"] == Did("row", "small-0", 0.1, 1, 1, 0, 3, 3.0, 1, 1, "too large", 32 * MIB)
     assert (dids["large-0"].experts, dids["large-0"].steps, dids["large-0"].peak_bytes) == (2, 3, 7)
     assert dids["some-1"].merged == 0
 
 
 def test_the_mixed_fleet_by_hand(tmp_path: Path) -> None:
     def did(label: str, device: str, merged: int, peak: float, failed: int = 0, reason: str = "") -> Did:
-        return Did(label, device, 32 * MIB, 0.1, merged, failed, 0, int(peak * MIB), 0.5, 1, merged, reason)
+        return Did(label, device, 0.1, merged, failed, 0, int(peak * MIB), 0.5, 1, merged, reason, 32 * MIB)
 
     in_turn = made("experts, in turn", 1, {2: {"information_f1": 0.1}, 4: {"information_f1": 0.2}})
     by_resources = made("experts, by resources", 1, {1: {"information_f1": 0.1}, 3: {"product_information_f1": 0.19}})
@@ -220,7 +220,10 @@ def test_the_mixed_fleet_by_hand(tmp_path: Path) -> None:
             did("experts, by resources", "small-0", 2, 31.0),
         ),
     )
+    unlimited = replace(did("flat, width 24", "large-0", 3, 90.0), budget_bytes=None)
+    kept = replace(kept, devices=(*kept.devices, unlimited))
     mixed_fleet.save(kept, tmp_path / mixed_fleet.DEVICES)
+    assert mixed_fleet.load(tmp_path / mixed_fleet.DEVICES) == kept
     runs = [flat("flat, width 24", 1, {1: 0.05}), in_turn, by_resources]
     text = write(tmp_path, hmoe_mixed_fleet=runs)
     assert (
