@@ -1,11 +1,19 @@
 """What the experts' costs and scores were to be, and whether they are: every sentence from the runs."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 
+from benchmarks.condensed import Run
+from benchmarks.expert_costs import Cost
 from benchmarks.pages import _hmoe_costs as of_cost
 from benchmarks.pages import _hmoe_scores as scores
-from benchmarks.pages._hmoe_published import DataSet
+from benchmarks.pages._hmoe_published import DataSet, Published
 from benchmarks.pages._parts import NOT_RUN, Kept, mean
+
+MEASURES: Sequence[tuple[str, Callable[[Cost], float], Callable[[Published], float]]] = (
+    ("wall time", lambda cost: cost.seconds, lambda paper: paper.ms),
+    ("CPU time", lambda cost: cost.cpu_s, lambda paper: paper.ms),
+    ("data + model", of_cost.data_model, lambda paper: paper.mib),
+)
 
 
 def costs(found: Kept, label: str, published: DataSet, *, flat: str | None = None, times: bool = True) -> Iterator[str]:
@@ -15,14 +23,7 @@ def costs(found: Kept, label: str, published: DataSet, *, flat: str | None = Non
     if flat is None or not runs:
         yield f"- Costs of `{label}`: {NOT_RUN}.\n"
         return
-    measures = [("data + model", of_cost.data_model, lambda p: p.mib)]
-    if times:
-        measures = [
-            ("wall time", lambda c: c.seconds, lambda p: p.ms),
-            ("CPU time", lambda c: c.cpu_s, lambda p: p.ms),
-            *measures,
-        ]
-    for title, measure, of in measures:
+    for title, measure, of in MEASURES if times else MEASURES[-1:]:
         for name, choose, row in (("most", max, published.largest), ("least", min, published.smallest)):
             value = of_cost.share(of_cost.over(runs, measure, choose), of_cost.of_flat(found.of(flat), measure))
             limit = of(row) / of(published.flat)
@@ -31,13 +32,29 @@ def costs(found: Kept, label: str, published: DataSet, *, flat: str | None = Non
 
 def f1(found: Kept, label: str) -> Iterator[str]:
     """The experts' best decoder beside the flat nets."""
-    mine = mean(found.of(label), scores.best_f1)
+    runs, spent = found.of(label), mean(found.of(label), of_cost.device_s)
+    yield from _f1(found, label, runs, spent[0] if spent else None)
+
+
+def f1_of_stages(found: Kept, staged: Kept) -> Iterator[str]:
+    """The same for an experiment of stages, whose last has the scores and all of which took device time."""
+    for label in staged.labels:
+        runs = staged.of(label)
+        scored = [run for run in runs if run.stage == runs[-1].stage]
+        spent = [of_cost.device_s(run) for run in runs]
+        known = [s for s in spent if s is not None]
+        yield from _f1(found, label, scored, sum(known) / len(scored) if len(known) == len(spent) else None)
+
+
+def _f1(found: Kept, label: str, runs: Sequence[Run], spent_s: float | None) -> Iterator[str]:
+    mine = mean(runs, scores.best_f1)
     if mine is None:
         yield f"- F1 of `{label}`: {NOT_RUN}.\n"
         return
-    decoder = scores.best(found.of(label)[0])
-    said = f"F1 of `{label}` by {decoder[0] if decoder else ''}, {100 * mine[0]:.2f} %"
-    equal = scores.equal_time(found, label)
+    decoder = scores.best(runs[0])
+    took = "" if spent_s is None else f" after {spent_s:.0f} CPU s on the devices"
+    said = f"F1 of `{label}` by {decoder[0] if decoder else ''}, {100 * mine[0]:.2f} %{took}"
+    equal = scores.equal_time(found, spent_s)
     if equal is None:
         yield f"- {said}, beside the flat net at the same device time: {NOT_RUN}.\n"
     else:

@@ -42,7 +42,7 @@ def _row(title: str, runs: list[Run]) -> list[str]:
 
 def uploaded(run: Run) -> float:
     """Bytes of experts that an agent has sent, of those that have trained, as float32."""
-    n_agents = run.config.get("data", {}).get("n_agents", 1)
+    n_agents = int(run.config.get("data", {}).get("n_agents", 1))
     return sum(4 * of_cost.parameters(run, c.model_bytes) * c.n_tasks / n_agents for c in run.experts.values())
 
 

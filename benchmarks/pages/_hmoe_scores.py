@@ -1,5 +1,6 @@
 """What trees of experts score, of condensed runs: by decoder, at the same device time as a flat net, by lever."""
 
+import functools
 import statistics
 from collections.abc import Iterable, Iterator
 
@@ -48,8 +49,8 @@ def decodings(found: Kept) -> str:
         runs = found.of(label)
         is_flat = runs[0].method == of_cost.FLAT
         scores = ["" if mean(runs, metric(n)) is None else percent(runs, metric(n)) for _, n in CLASSES]
-        above = [mean(runs, lambda run, n=n: reading(run, n)) for _, n in ABOVE]
-        evaluated = [mean(runs, lambda run, n=n: evaluations(run, n)) for n in ("greedy", "product")]
+        above = [mean(runs, functools.partial(reading, name=name)) for _, name in ABOVE]
+        evaluated = [mean(runs, functools.partial(evaluations, decoder=name)) for name in ("greedy", "product")]
         rows.append(
             [
                 label,
@@ -83,16 +84,16 @@ def within(run: Run, budget_s: float) -> tuple[int, float] | None:
     return (found[-1].round, found[-1].metrics[LEAF]) if found else None
 
 
-def equal_time(found: Kept, label: str) -> tuple[str, float] | None:
-    """Of the largest flat net's rows the one that scores most within the device time of the experts' row."""
-    budget, reference = mean(found.of(label), of_cost.device_s), of_cost.reference(found)
-    if budget is None or reference is None:
+def equal_time(found: Kept, budget_s: float | None) -> tuple[str, float] | None:
+    """Of the largest flat net's rows the one that scores most within so many seconds of device time."""
+    reference = of_cost.reference(found)
+    if budget_s is None or reference is None:
         return None
     size = {run.flat.model_bytes for run in found.of(reference) if run.flat is not None}
     options: list[tuple[float, str]] = []
     for name in of_cost.flats(found):
         runs = [run for run in found.of(name) if run.flat is not None and run.flat.model_bytes in size]
-        values = [at for run in runs if (at := within(run, budget[0])) is not None]
+        values = [at for run in runs if (at := within(run, budget_s)) is not None]
         if values:
             where = f"{name}, round {values[0][0]} of {len(runs[0].rounds)}"
             options.append((statistics.fmean(f1 for _, f1 in values), where))

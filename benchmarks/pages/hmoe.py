@@ -61,7 +61,7 @@ def _sections(folder: Path, pictures: list[Path]) -> Iterator[str]:
     trunk = kept(folder, "hmoe_cifar100_trunk")
     yield "## CIFAR-100\n"
     yield "10,000 training images on 10 agents, 20 times through the data for every net.\n"
-    yield from _data_set("hmoe_cifar100", short, CIFAR100)
+    yield from _data_set("hmoe_cifar100", short, CIFAR100, staged=trunk)
     if short.runs:
         yield "### What each lever gives\n"
         heads = Kept(trunk.found, tuple(run for run in trunk.runs if run.stage == "heads"))
@@ -84,7 +84,8 @@ def _sections(folder: Path, pictures: list[Path]) -> Iterator[str]:
         yield from _data_set(name, kept(folder, name), published)
 
 
-def _data_set(name: str, found: Kept, published: DataSet) -> Iterator[str]:
+def _data_set(name: str, found: Kept, published: DataSet, staged: Kept | None = None) -> Iterator[str]:
+    """`staged`: an experiment of stages whose score stands beside the same flat nets."""
     if not found.runs:
         yield f"`fed-bench run {name}`: {NOT_RUN}.\n"
         return
@@ -95,6 +96,8 @@ def _data_set(name: str, found: Kept, published: DataSet) -> Iterator[str]:
     yield from goals.costs(found, PROTOCOL, published)
     for label in (PROTOCOL, WARM):
         yield from goals.f1(found, label)
+    if staged is not None:
+        yield from goals.f1_of_stages(found, staged)
     yield _total(found)
     yield "F1 by decoder, and what whole runs took:\n"
     yield scores.decodings(found)

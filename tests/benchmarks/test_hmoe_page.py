@@ -64,7 +64,8 @@ def test_a_page_of_some_rows_is_a_page(tmp_path: Path) -> None:
     assert "Costs of `experts`: not run." in write(tmp_path, hmoe_cifar100=[flat("flat, width 24", 1, {2: 0.2})])
     text = write(tmp_path, hmoe_cifar100=[tree("experts, from their parents", 1, 0.2, 0.3)])
     assert (
-        "F1 of `experts, from their parents` by product, 30.00 %, beside the flat net at the same device time" in text
+        "F1 of `experts, from their parents` by product, 30.00 % after 2 CPU s on the devices, beside the flat net at"
+        " the same device time: not run" in text
     )
 
 
@@ -110,10 +111,25 @@ def test_a_flat_net_is_compared_where_the_experts_device_time_ends(tmp_path: Pat
     ]
     text = write(tmp_path, hmoe_cifar100=runs)
     assert (
-        "- F1 of `experts` by product, 26.00 %, beside 25.00 % of the larger flat net within the same device time"
-        " (flat, width 24, longer, round 4 of 6): at least as high (+1.00 points).\n"
+        "- F1 of `experts` by product, 26.00 % after 4 CPU s on the devices, beside 25.00 % of the larger flat net"
+        " within the same device time (flat, width 24, longer, round 4 of 6): at least as high (+1.00 points).\n"
     ) in text
     assert "beside 22.00 % of the flat net at its end, the larger (`flat, width 24`): at least as high" in text
+
+
+def test_stages_count_together_beside_the_flat_net(tmp_path: Path) -> None:
+    """A trunk of 2 rounds and heads of 2, 1 CPU second each, with two seeds: round 4 of the flat net."""
+    nets = [flat("flat, width 24", 1, {2: 0.1, 4: 0.25, 6: 0.5})]
+    staged = [
+        tree("experts on a frozen trunk", seed, f1, f1, stage=stage)
+        for seed in (1, 2)
+        for stage, f1 in (("trunk", 0.0), ("heads", 0.2 + 0.1 * seed))
+    ]
+    text = write(tmp_path, hmoe_cifar100=nets, hmoe_cifar100_trunk=staged)
+    assert (
+        "- F1 of `experts on a frozen trunk` by greedy, 35.00 % after 4 CPU s on the devices, beside 25.00 % of the"
+        " larger flat net within the same device time (flat, width 24, round 4 of 6): at least as high (+10.00 points)."
+    ) in text
 
 
 def test_scores_by_decoder_and_lever(tmp_path: Path) -> None:
