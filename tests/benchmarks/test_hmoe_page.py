@@ -127,7 +127,7 @@ def test_stages_count_together_beside_the_flat_net(tmp_path: Path) -> None:
     ]
     text = write(tmp_path, hmoe_cifar100=nets, hmoe_cifar100_trunk=staged)
     assert (
-        "- F1 of `experts on a frozen trunk` by greedy, 35.00 % after 4 CPU s on the devices, beside 25.00 % of the"
+        "- F1 of `experts on a frozen trunk` by product, 35.00 % after 4 CPU s on the devices, beside 25.00 % of the"
         " larger flat net within the same device time (flat, width 24, round 4 of 6): at least as high (+10.00 points)."
     ) in text
 
