@@ -88,3 +88,18 @@ def test_a_task_that_ran_out_of_memory_does_not_spoil_the_next(child: Executor, 
     reasons = [o.reason for kib in (64, 128, 256, 512, 1024) if isinstance(o := outcome(kib << 10), Failed)]
     assert any("could not create a primitive" in reason for reason in reasons), reasons
     assert isinstance(found := outcome(64 * MIB), Finished), found
+
+
+def test_what_an_earlier_task_has_left_is_no_further_room_for_the_next(child: Executor, tmp_path: Path) -> None:
+    """The C library keeps what a task has freed; a limit above that would be past the budget."""
+    pytest.importorskip("torch")
+    images = np.random.default_rng(1).integers(0, 256, (60, 32, 32, 3), np.uint8)
+    y = np.arange(60) % 2
+    np.savez(tmp_path / "images.npz", x=images, y=y, x_test=images[:4], y_test=y[:4], classes=["cat", "owl"])
+    settings = {"model.name": "gn_cnn", "model.input": "32x32x3", "model.width": 32, "optimiser.batch": 60}
+    job = pets.job(
+        Blobs(tmp_path / "blobs", durable=False), tmp_path / "images.npz", settings | {"evaluation.every": 0}
+    )
+    outcomes = [child.run(replace(job, memory_limit_bytes=24 * MIB), lambda phase, fraction: None) for _ in range(4)]
+    assert [type(outcome) for outcome in outcomes] == [Failed] * 4
+    assert isinstance(child.run(replace(job, memory_limit_bytes=256 * MIB), lambda *_: None), Finished)
