@@ -24,7 +24,7 @@ def of(name: str) -> Of:
     """A metric of the last evaluation."""
 
     def last(run: Run) -> float | None:
-        return run.measured[-1].metrics.get(name) if run.measured else None
+        return next((m.metrics[name] for m in reversed(run.measured) if name in m.metrics), None)
 
     return last
 
@@ -53,11 +53,12 @@ def before(run: Run) -> float | None:
 
 def rounds_to(run: Run) -> float | None:
     """The first round from which accuracy stays above that share of the last round's."""
-    values = [m.metrics.get("personal_accuracy", 0.0) for m in run.measured]
+    on_test = [m for m in run.measured if "personal_accuracy" in m.metrics]  # held-out data are measured, too
+    values = [m.metrics["personal_accuracy"] for m in on_test]
     if not values:
         return None
     low = [i for i, value in enumerate(values) if value < SHARE * values[-1]]
-    return float(run.measured[low[-1] + 1].round if low else run.measured[0].round)
+    return float(on_test[low[-1] + 1].round if low else on_test[0].round)
 
 
 def of_seeds(found: Kept, labels: Sequence[str]) -> dict[str, list[Run]]:
