@@ -28,8 +28,6 @@ from edge_client.workplace import Workplace
 _EXERCISE = ModelSpec("mlp", {"input": "256", "hidden": 256})
 _exercised = threading.local()  # buffers and pools are a thread's own
 _opened: list[DataSection] = []
-_loaded: set[str] = set()  # learners, in this process
-_idle_bytes: list[int] = []  # what this process has mapped without a task: one number, once it is known
 
 
 def within(job: Job, place: Workplace, work: Callable[[], Outcome]) -> Outcome:
@@ -55,20 +53,13 @@ def within(job: Job, place: Workplace, work: Callable[[], Outcome]) -> Outcome:
 
 def _limit(job: Job, place: Workplace) -> None:
     assert job.memory_limit_bytes is not None
-    before, ready = mapped_bytes(), (len(_loaded), len(_opened))
     with suppress(FederationError):  # the task itself will say what is wrong with it
         make_ready(job, place)
     trim_heap()
     mapped = mapped_bytes()
-    if before is None or mapped is None:
-        return
-    # What earlier tasks freed stays mapped, for the C library to use again: no further room for this one.
-    if not _idle_bytes:
-        _idle_bytes.append(mapped)
-    elif ready != (len(_loaded), len(_opened)):
-        _idle_bytes[0] += max(0, mapped - before)
-    soft, hard = _idle_bytes[0] + job.memory_limit_bytes, resource.getrlimit(resource.RLIMIT_DATA)[1]
-    resource.setrlimit(resource.RLIMIT_DATA, (soft if hard == resource.RLIM_INFINITY else min(soft, hard), hard))
+    if mapped is not None:
+        soft, hard = mapped + job.memory_limit_bytes, resource.getrlimit(resource.RLIMIT_DATA)[1]
+        resource.setrlimit(resource.RLIMIT_DATA, (soft if hard == resource.RLIM_INFINITY else min(soft, hard), hard))
 
 
 def _unlimited() -> None:
@@ -85,7 +76,6 @@ def make_ready(job: Job, place: Workplace) -> None:
     if name == "onnx" or features.needs_features(spec.model):
         importlib.import_module("onnxruntime")
     _exercise("torch" if name == "torch" else "numpy")
-    _loaded.add(name)
     if job.agent.named and run.file.data not in _opened:
         prepare.open_data(job, run, spec)
         _opened.append(run.file.data)

@@ -103,7 +103,11 @@ class _Children:
                 child = None
             if child is None:
                 child = _Child(self._blobs, self.n_tasks)
-            return self._run_in(child, job, progress, isolated=False)
+            outcome = self._run_in(child, job, progress, isolated=False)
+            if job.memory_limit_bytes is not None and isinstance(outcome, Failed):
+                self._put_away(child)  # what it has left mapped would be further room for the next task
+                child = None
+            return outcome
         finally:
             self._idle.put(child)
 
@@ -116,6 +120,11 @@ class _Children:
         finally:
             child.end()
             self._idle.put(place)
+
+    def _put_away(self, child: "_Child") -> None:
+        with self._lock:
+            self._resting.discard(child)
+        child.end()
 
     def cancel(self, agent: str) -> None:
         with self._lock:
