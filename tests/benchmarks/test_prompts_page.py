@@ -75,7 +75,7 @@ def test_an_adapter_that_hears_of_nobody_is_said_to_be_ahead(tmp_path: Path) -> 
     runs = [made("ours", 1, 0.6), made(measures.ALONE, 1, 0.65), made(measures.MEANS, 1, 0.7)]
     text = keep(tmp_path, *runs)
     assert "Dirichlet 0.1: +5.0 and +10.0; Dirichlet 0.5: not run and not run" in text
-    assert "behind what needs no federation" in text
+    assert "behind what needs no federation on these splits: Dirichlet 0.1." in text
     assert "behind what" not in keep(tmp_path, *(replace(run, label="ours") for run in runs[1:2]))
 
 
