@@ -138,6 +138,7 @@ def _answer(
 ) -> None:
     match outcome:
         case Skipped(reason):
+            log.info('task_skipped %s reason="%s"', task.key.logged, reason)
             decline(task, desk, pb.SKIPPED, reason)
         case Failed(reason, cannot):
             if task.withdrawn.is_set():

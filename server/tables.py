@@ -163,7 +163,7 @@ def evaluations_table(evaluations: Sequence[pb.EvaluationReport]) -> str:
 
 
 def of_event(event: pb.RunEvent) -> str:
-    """One line, or none when there is nothing to say."""
+    """One line, or none when there is nothing to say; below a round's, why agents are missing in it."""
     if event.note:
         return event.note
     if event.HasField("round"):
@@ -171,13 +171,24 @@ def of_event(event: pb.RunEvent) -> str:
         missed = ", quorum missed" if event.round.quorum_missed else ""
         of = f" of {event.summary.rounds}" if event.summary.rounds else ""
         what = f"{merged}/{len(event.round.agents)} agents, {event.round.seconds:.2f} s{missed}"
-        return f"round {event.round.round}{of}: {what}{_metrics(event.round.metrics)}"
+        first = f"round {event.round.round}{of}: {what}{_metrics(event.round.metrics)}"
+        return "\n".join([first, *(f"  {why}" for why in _why_missing(event.round))])
     if event.HasField("evaluation"):
         report = event.evaluation
         return f"round {report.round} {report.moment}: {len(report.agents)} agents{_metrics(report.metrics)}"
     if event.HasField("summary") and event.summary.status:
         return f"{event.summary.run}: {event.summary.status}"
     return ""
+
+
+def _why_missing(report: pb.RoundReport) -> list[str]:
+    """What failed, and where nothing was merged every reason: each once, the first three."""
+    nothing = not any(agent.outcome == "merged" for agent in report.agents)
+    told: dict[str, str] = {}
+    for agent in report.agents:
+        if agent.reason and (agent.outcome == "failed" or nothing):
+            told.setdefault(agent.reason, f"{agent.agent} {agent.outcome}: {agent.reason}")
+    return list(told.values())[:3]
 
 
 def plain(message: Message) -> dict[str, Json]:

@@ -52,6 +52,28 @@ classes = [{classes}]
 [evaluation]
 every = 0
 """
+TASKS = """
+[run]
+method = "{method}"
+rounds = {rounds}
+{init}
+[model]
+name = "resnet10"
+input = "8x8x3"
+width = {width}
+stem = "small"
+head = "agent"
+[objective]
+name = "{objective}"
+[optimiser]
+lr = 0.01
+batch = {batch}
+[agents]
+min = {n}
+tags = ["{tag}"]
+[evaluation]
+every = 0
+"""
 LARGE = 'name = "mlp"\ninput = "6"\nhidden = 40000'  # 1.6 MB; 3.2 MB to train
 SMALL = 'name = "linear"\ninput = "6"'
 
@@ -127,6 +149,13 @@ class World:
         self.started.append(program)
         return program.start()
 
+    def told(self, run: str, start: str) -> Said:
+        """What the operator who watches a run reads below its rounds."""
+        ran = self._run("fed-server", "watch", run, "--state-dir", str(self.clear.state))
+        lines = [line.strip() for line in ran.stdout.splitlines() if line.strip().startswith(start)]
+        assert lines, ran
+        return Said(self.masked(lines[0]), "fed-server watch", str(ran.returncode))
+
     def reason(self, program: Program, event: str) -> str:
         end = time.monotonic() + PATIENCE_S
         while not (found := re.search(rf'{event} .*reason="(.*)"', program.text())):
@@ -145,6 +174,37 @@ class World:
         ended = self.asked("watch", tag, of=self.clear)
         program.kill()
         return [said, ended]
+
+    # ------------------------------------------------------------------ runs of agents with different tasks
+
+    def task(self, name: str, n_classes: int, n: int = 8) -> Path:
+        images = np.random.default_rng(n).integers(0, 255, (n, 8, 8, 3)).astype(np.uint8)
+        classes = np.array([f"class{c}" for c in range(n_classes)])
+        path = self.folder / f"{name}.npz"
+        path.parent.mkdir(exist_ok=True)
+        np.savez(path, x=images, y=np.arange(n) % n_classes, classes=classes)
+        return path
+
+    def pretraining(self, tag: str, *, batch: int = 8) -> None:
+        run = TASKS.format(
+            method="fedsimclr", objective="simclr", init="", n=1, rounds=1, width=4, batch=batch, tag=tag
+        )
+        self._begun(tag, run)
+
+    def heads(self, tag: str, *, init: str = "", width: int = 4, n: int = 1, rounds: int = 1) -> str:
+        run = TASKS.format(
+            method="task_heads", objective="cross_entropy", init=init, n=n, rounds=rounds, width=width, batch=8, tag=tag
+        )
+        self._begun(f"{tag}-heads", run)
+        return f"{tag}-heads"
+
+    def _begun(self, name: str, text: str) -> None:
+        (self.folder / f"{name}.toml").write_text(text)
+        said = self.asked("submit", str(self.folder / f"{name}.toml"), "--name", name, of=self.clear)
+        assert said.code == "0", said
+
+    def tagged(self, tag: str, *data: str) -> Program:
+        return self.started_agent(data[0].partition("=")[0], *at(self.clear), "--tags", tag, "--data", *data)
 
     # ------------------------------------------------------------------ certificates
 
@@ -294,6 +354,59 @@ def _(world: World) -> list[Said]:
 @situation("classes that the run does not know")
 def _(world: World) -> list[Said]:
     return world.impossible("tulips", classes='"0", "1"')
+
+
+# ---------------------------------------------------------------------- pre-training and heads
+
+
+@situation("an agent with one image to pre-train on")
+def _(world: World) -> list[Said]:
+    pytest.importorskip("torch")
+    world.pretraining("single")
+    agent = world.tagged("single", f"single={world.task('single', 1, n=1)}")
+    return [
+        Said(world.reason(agent, "task_skipped"), "edge-agent log", STAYS),
+        world.told("single", "single/single skipped: "),
+    ]
+
+
+@situation("pre-training in batches of one")
+def _(world: World) -> list[Said]:
+    pytest.importorskip("torch")
+    world.pretraining("ones", batch=1)
+    world.tagged("ones", f"ones={world.task('ones', 2)}")
+    return [world.asked("watch", "ones", of=world.clear)]
+
+
+@situation("a backbone of another architecture")
+def _(world: World) -> list[Said]:
+    pytest.importorskip("torch")
+    world.pretraining("narrow")
+    world.tagged("narrow", f"narrow={world.task('narrow', 2)}")
+    assert world.asked("watch", "narrow", of=world.clear).code == "0"
+    return [world.asked("watch", world.heads("narrow", init='init_from = "narrow"', width=8), of=world.clear)]
+
+
+@situation("two tasks of one name with other classes")
+def _(world: World) -> list[Said]:
+    pytest.importorskip("torch")
+    run = world.heads("same", n=2)
+    for name, n_classes in (("first", 2), ("second", 3)):
+        world.tagged("same", f"{name}={world.task(f'{name}/plants', n_classes)}")
+    return [world.told(run, "second/second failed: ")]
+
+
+@situation("a task whose classes changed during a run")
+def _(world: World) -> list[Said]:
+    pytest.importorskip("torch")
+    run = world.heads("changing", rounds=1000)
+    agent = world.tagged("changing", f"changing={world.task('changing', 2)}")
+    world.clear.wait(run, lambda detail: len(detail.rounds) >= 1)
+    agent.kill()
+    world.task("changing", 3)
+    said = Said(world.reason(agent.start(), "task_failed"), "edge-agent log", STAYS)
+    world.asked("stop", run, of=world.clear)
+    return [said]
 
 
 # ---------------------------------------------------------------------- names
