@@ -1,6 +1,6 @@
 """A family of small convolutional nets with group norm, by width; cheap enough to train one per taxonomy node.
 
-Blocks of 3x3 convolution, group norm, ReLU and 2x2 max-pool with width, 2 width, 4 width … channels, then the
+Blocks of 3x3 convolution, group norm, 2x2 max-pool and ReLU with width, 2 width, 4 width … channels, then the
 mean over the map. Group norm, because agents train on few images, and because it has no buffers to average.
 """
 
@@ -31,7 +31,7 @@ class Block(nn.Module):
         self.norm = nn.GroupNorm(min(8, n_out // 4), n_out)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return F.max_pool2d(F.relu(self.norm(self.conv(x))), 2)
+        return F.relu(F.max_pool2d(self.norm(self.conv(x)), 2))  # as pooling last, on a quarter of the entries
 
 
 class GroupNormCNN(nn.Module):
