@@ -1,5 +1,7 @@
 """Two agents with different tasks: one backbone pre-trained together, then a head each, in one run file."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -7,8 +9,10 @@ import pytest
 
 pytest.importorskip("torch")
 
-from common import pb
-from tests.processes import Federation, federation
+from benchmarks import backbone
+from common import models, pb
+from common.method import ModelSpec
+from tests.processes import PATIENCE_S, Federation, federation
 
 RUN = """
 [run]
@@ -107,3 +111,52 @@ def test_a_server_killed_in_the_middle_of_stage_one_ends_both_stages_in_the_same
         start_agents(calm)
         calm.submit(text, "both")
         assert [calm.finished(f"both.{stage}").summary.state_sha256 for stage in ("ssl", "heads")] == resumed
+
+
+HEADS = """
+{stage}
+[agents]
+min = 2
+[optimiser]
+name = "adamw"
+lr = 0.05
+epochs = 20
+batch = 16
+[data]
+split = "transductive"
+labelled = 0.5
+[evaluation]
+every = 1
+metrics = ["accuracy"]
+"""
+
+
+@pytest.mark.slow
+def test_stage_two_where_nobody_has_torch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("onnxscript")
+    options = {"width": 4, "input": "16x16x3", "stem": "small"}
+    np.savez(
+        tmp_path / "weights.npz", **models.load(ModelSpec("resnet10", options), 0).initial(np.random.default_rng(0))
+    )
+    words = [word for name, value in options.items() for word in ("--option", f"{name}={value}")]
+    exported = [str(tmp_path / "weights.npz"), str(tmp_path / "backbone.npz"), "--model", "resnet10"]
+    assert backbone.main([*exported, *words]) == 0
+    stage = capsys.readouterr().out.replace("[run]", "[run]\nrounds = 2", 1)
+    (tmp_path / "none").mkdir()
+    (tmp_path / "none" / "sitecustomize.py").write_text(
+        "import sys\nsys.modules.update(torch=None, torchvision=None)\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "none"))
+    with federation(tmp_path) as fleet:
+        fleet.server()
+        fleet.operations()
+        start_agents(fleet)
+        (tmp_path / "heads.toml").write_text(HEADS.format(stage=stage))
+        submit = [sys.executable, "-m", "server", "submit", str(tmp_path / "heads.toml"), "--name", "heads"]
+        subprocess.run([*submit, "--state-dir", str(fleet.state)], check=True, timeout=PATIENCE_S)
+        last = fleet.finished("heads").evaluations[-1]
+    found = {a.task: e for a in last.agents for e in a.evaluations}
+    for task, chance in (("flowers", 1 / 4), ("scenes", 1 / 2)):
+        assert found[task].sums["accuracy"] / found[task].n > 1.5 * chance
