@@ -187,7 +187,8 @@ def _experiment(
     todo = experiment.unfinished(able, [*found.runs, *which.earlier(name)])
     _announce(console, able, todo, found, devices)
     for n_agents, group in groupby(todo, key=lambda chain: experiment.n_agents(chain[0].file)):
-        with _federation(folder, n_agents, devices, console) as federation:
+        of_state = "" if devices.external else experiment.mark(file, n_agents, devices.n_processes(n_agents))
+        with _federation(folder, n_agents, devices, of_state, console) as federation:
             found = _run_all(list(group), federation, found, path, notes, console)
     found = replace(found, table=tuple(table.rows(found.runs, notes)))
     results.save(found, path)
@@ -207,9 +208,9 @@ def _announce(console: Console, able: list[Chain], todo: list[Chain], found: Res
 
 
 @contextlib.contextmanager
-def _federation(folder: Path, n_agents: int, devices: Devices, console: Console) -> Iterator[Federation]:
+def _federation(folder: Path, n_agents: int, devices: Devices, of_state: str, console: Console) -> Iterator[Federation]:
     logs = folder / "logs"
-    with fleet.server(logs, listen=devices.listen, flags=devices.server_flags) as federation:
+    with fleet.server(logs, listen=devices.listen, flags=devices.server_flags, mark=of_state) as federation:
         if devices.external:
             _ask_for_devices(federation, n_agents, devices, console)
             yield federation

@@ -1,9 +1,12 @@
 """An experiment: the rows, seeds and stages of a run file, each run once, kept as soon as it is finished.
 
-What results.json already has is not run again, so an interrupted experiment goes on where it stopped.
+What results.json already has is not run again, so an interrupted experiment goes on where it stopped: with the round
+that was broken off, where the server's state is still there.
 """
 
+import hashlib
 import importlib.resources
+import json
 import queue
 import re
 import threading
@@ -88,6 +91,12 @@ def _planned(variant: Variant, seed: int, earlier: Iterable[Planned], mark: str)
     return Planned(variant.label, seed, variant.stage, name, file, results.as_json(settings.table))
 
 
+def mark(file: RunFile, n_agents: int, n_processes: int) -> str:
+    """Of a fleet's state: whoever has the same mark has the same runs, agents and code, and may go on with it."""
+    what = [results.as_json(file.table), n_agents, n_processes, host.commit()]
+    return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
+
+
 def n_agents(file: RunFile) -> int:
     if file.data.n_agents is None:
         raise ConfigError("the run file has no [data] n_agents: say how many agents the data are parted among")
@@ -144,7 +153,19 @@ def kept(
 
 
 def execute(plan: Planned, federation: Federation, told: Told) -> results.RunRow:
-    """Submit one run, watch it to its end, and fetch what the server knows of it."""
+    """Submit one run, unless the server has it from before, watch it to its end, and fetch what is known of it."""
+    there = {run.run for run in federation.operations.ListRuns(pb.ListRunsRequest()).runs}
+    if plan.name not in there:
+        _submit(plan, federation)
+    for event in _watched(federation, plan.name):
+        told(plan, event)
+        if event.summary.status in ENDED:
+            break
+    detail = federation.operations.ShowRun(pb.ShowRunRequest(run=plan.name))
+    return results.from_detail(detail, label=plan.label, seed=plan.seed, stage=plan.stage, config=plan.config)
+
+
+def _submit(plan: Planned, federation: Federation) -> None:
     request = pb.SubmitRunRequest(
         run_toml=runfile.to_toml(taxonomies.inlined(plan.file)), name=plan.name, files=_files(plan.file)
     )
@@ -152,12 +173,6 @@ def execute(plan: Planned, federation: Federation, told: Told) -> results.RunRow
         federation.operations.SubmitRun(request)
     except grpc.RpcError as error:
         raise RemoteFault(f"the server refused run {plan.name} ({plan.title}): {_details(error)}") from error
-    for event in _watched(federation, plan.name):
-        told(plan, event)
-        if event.summary.status in ENDED:
-            break
-    detail = federation.operations.ShowRun(pb.ShowRunRequest(run=plan.name))
-    return results.from_detail(detail, label=plan.label, seed=plan.seed, stage=plan.stage, config=plan.config)
 
 
 def _watched(federation: Federation, run: str) -> Iterable[pb.RunEvent]:

@@ -1,7 +1,7 @@
 """A federation on this machine: one real fed-server process and real edge-agent processes on loopback.
 
-Everything that is started here is ended here, by its process id; logs stay in the output folder, and the last lines
-of the one that failed are part of the error.
+Everything that is started here is ended here, by its process id, or by itself when this program is killed; logs stay
+in the output folder, and the last lines of the one that failed are part of the error.
 """
 
 import contextlib
@@ -100,12 +100,18 @@ def server(
     listen: str = "",
     flags: tuple[str, ...] = ("--insecure",),
     program: tuple[str, ...] = SERVER,
+    mark: str = "",
 ) -> Iterator[Federation]:
-    """A fed-server process with a fresh state folder, ready to be joined; it is ended on leaving."""
+    """A fed-server process with a state folder of its own, ready to be joined; it is ended on leaving.
+
+    The state is fresh, and gone afterwards. With a mark it stays when the fleet is broken off, and the next one of the
+    same mark goes on with it: with the server's runs and its agents' memory.
+    """
     logs.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
-        state = stack.enter_context(_state_folder(logs))
+        state = stack.enter_context(_state_folder(logs, mark))
         port_file = state / "address"
+        port_file.unlink(missing_ok=True)
         command = [*program, "serve", "--listen", listen or "127.0.0.1:0", "--state-dir", str(state)]
         process = stack.enter_context(started("fed-server", [*command, "--port-file", str(port_file), *flags], logs))
         address = _announced(process, port_file)
@@ -141,11 +147,11 @@ def agents(
 
 @contextlib.contextmanager
 def started(name: str, command: list[str], logs: Path, env: Mapping[str, str] | None = None) -> Iterator[Process]:
-    """`python COMMAND` with its output in a log; it is ended on leaving."""
+    """`python COMMAND` with its output in a log; it is ended on leaving, and where Linux is when we are killed."""
     path = logs / f"{name}.log"
     with path.open("wb") as log:
         popen = subprocess.Popen(
-            [sys.executable, *command],
+            [sys.executable, "-m", "benchmarks.leash", str(os.getpid()), *command],
             stdout=log,
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
@@ -208,15 +214,22 @@ def _announced(process: Process, port_file: Path) -> str:
 
 
 @contextlib.contextmanager
-def _state_folder(logs: Path) -> Iterator[Path]:
+def _state_folder(logs: Path, mark: str) -> Iterator[Path]:
     """Beside the results, on the disk that they are measured on; elsewhere when a socket's path would be too long."""
     beside = (logs / "state").resolve()
     short = len(os.fsencode(beside / SOCKET)) <= SOCKET_PATH_BYTES
     folder = beside if short else Path(tempfile.mkdtemp(prefix="edgefed-"))
-    if short:
+    marked = folder / "mark"
+    if short and not (mark and marked.exists() and marked.read_text() == mark):
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
+        marked.write_text(mark)
+    stays = False
     try:
         yield folder
+    except BaseException:
+        stays = short and bool(mark)
+        raise
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        if not stays:
+            shutil.rmtree(folder, ignore_errors=True)

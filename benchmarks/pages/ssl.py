@@ -38,7 +38,7 @@ the paper's a ResNet-50: gaps can be compared, numbers cannot. What was cut to f
 benchmarks/experiments/ssl_flowers_intel.toml; ssl_flowers_intel_full.toml is at the paper's size, and was not run.
 
     export EDGEFED_DATA=FOLDER                 with flowers102_all, intel_scenes_all and caltech101
-    fed-bench run ssl_flowers_intel --out out/ssl                 goes on where it stopped, row by row
+    fed-bench run ssl_flowers_intel --out out/ssl                 broken off, it goes on in the middle of a run
     fed-bench condense out/ssl --out docs/experiments
     fed-bench page ssl
 """

@@ -1,8 +1,11 @@
 """fed-bench from end to end: a real server, real agents, and nothing left behind."""
 
 import json
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +13,7 @@ import psutil
 import pytest
 
 from benchmarks import fleet, results
-from benchmarks.__main__ import main
+from benchmarks.__main__ import EXIT_INTERRUPTED, main
 from common import pb
 from common.errors import EXIT_CONFIG, EXIT_RUN, FederationError, LocalFault
 
@@ -61,6 +64,54 @@ def test_an_experiment_runs_is_kept_and_is_not_run_again(experiment: Path, capsy
     assert "1 run, 1 of them finished earlier" in capsys.readouterr().err
     assert main(["table", str(out)]) == 0
     assert "| fedavg |" in capsys.readouterr().out
+
+
+STAGES = """
+[[stage]]
+name = "first"
+[[stage]]
+name = "second"
+[stage.set]
+"run.init_from" = "first"
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nothing ends a fleet whose fed-bench was killed")
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+def test_broken_off_in_mid_run_it_goes_on_with_the_next_round(experiment: Path, how: signal.Signals) -> None:
+    experiment.write_text(EXPERIMENT.replace("rounds = 2", "rounds = 20") + STAGES)
+    out = experiment.parent / "out"
+    log = out / "logs" / "fed-server.log"
+    command = [sys.executable, "-m", "benchmarks", "run", str(experiment), "--out", str(out)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE) as first:
+        wait_until(lambda: log.exists() and "round_done run=fedavg-s1-second round=2" in log.read_text())
+        fleets = psutil.Process(first.pid).children(recursive=True)
+        first.send_signal(how)
+        assert first.wait(30) == (EXIT_INTERRUPTED if how == signal.SIGTERM else -how)
+    assert not psutil.wait_procs(fleets, 30)[1]
+    assert [run.stage for run in results.load(out / "results.json").runs] == ["first"]
+
+    assert main(command[3:]) == 0
+    runs = results.load(out / "results.json").runs
+    assert [(run.stage, [r.round for r in run.rounds]) for run in runs] == [
+        ("first", list(range(1, 21))),
+        ("second", list(range(1, 21))),
+    ]
+    assert "round_done run=fedavg-s1-first" not in log.read_text()
+    assert "round_done run=fedavg-s1-second round=1 " not in log.read_text()
+    assert not (out / "logs" / "state").exists()
+    calm = experiment.parent / "calm"
+    assert main(["run", str(experiment), "--out", str(calm)]) == 0
+    calm_runs = results.load(calm / "results.json").runs
+    assert [run.state_sha256 for run in runs] == [run.state_sha256 for run in calm_runs]
+
+
+def wait_until(there: Callable[[], bool]) -> None:
+    end = time.monotonic() + 60
+    while not there():
+        assert time.monotonic() < end
+        time.sleep(0.01)
 
 
 @pytest.mark.slow
