@@ -5,13 +5,10 @@ import os
 import sys
 from pathlib import Path
 
-from common.errors import EXIT_CONFIG, FederationError
+from benchmarks import ONE_THREAD, PAGES
+from common.errors import EXIT_CONFIG, EXIT_INTERRUPTED, FederationError
 
-# One thread each, or the processes of a fleet fight over the cores and no timing means anything.
-ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 EXTRA = ("rich", "matplotlib", "sklearn")
-EXIT_INTERRUPTED = 130
-PAGES = Path("docs/experiments")
 EPILOG = """examples:
   fed-bench quickstart                                    a real federation on this machine, about half a minute
   fed-bench run fashion_mnist_fedavg --out out/fmnist     an experiment that is shipped, by name

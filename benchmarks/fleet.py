@@ -19,7 +19,7 @@ from pathlib import Path
 
 import grpc
 
-from benchmarks.__main__ import ONE_THREAD
+from benchmarks import ONE_THREAD
 from common import pb
 from common.errors import ConfigError, LinkLost, LocalFault
 from proto import federation_pb2_grpc as rpc

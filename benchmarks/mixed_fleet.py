@@ -17,11 +17,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from benchmarks import experiment, fleet, keeping, results, table
-from benchmarks.__main__ import EXIT_INTERRUPTED, ONE_THREAD, PAGES
+from benchmarks import ONE_THREAD, PAGES, experiment, fleet, keeping, results, table
 from benchmarks.results import AgentRow, Results, RunRow
 from common import files, pb, runfile
-from common.errors import FederationError
+from common.errors import EXIT_INTERRUPTED, FederationError
 
 NAME = "hmoe_mixed_fleet"
 DEVICES = f"{NAME}_devices.json"

@@ -22,7 +22,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from benchmarks import experiment, host, in_memory, results
+from benchmarks import ONE_THREAD, experiment, host, in_memory, results
 from common import class_texts, encoders, files, models, pb, prototypes, runfile, seeds
 from common.encoders import Encoder
 from common.errors import FederationError
@@ -35,7 +35,7 @@ from edge_client.features import FeatureSource, feature_source
 from edge_client.prepare import model_input
 
 ROW = "ours"
-ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "EDGEFED_THREADS"), "1")
+THREADS = {**ONE_THREAD, "EDGEFED_THREADS": "1"}
 N_STEPS, N_IMAGES = 12, 96
 
 
@@ -218,7 +218,7 @@ def _texts(spec: ModelSpec, *, cut: bool) -> tuple[Callable[[], object], int]:
 
 def _tower(kind: str, encoder: str) -> Tower:
     command = [sys.executable, "-m", "benchmarks.tower_memory", kind, encoder, str(N_IMAGES)]
-    done = subprocess.run(command, check=True, capture_output=True, text=True, env={**os.environ, **ONE_THREAD})
+    done = subprocess.run(command, check=True, capture_output=True, text=True, env={**os.environ, **THREADS})
     found = json.loads(done.stdout.splitlines()[-1])
     return Tower(found["peak_bytes"], round(found["images_per_cpu_s"], 1))
 
@@ -255,7 +255,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("experiment", nargs="?", default="prompts_caltech101", metavar="NAME|FILE.toml")
     parser.add_argument("--out", type=Path, default=Path("docs/experiments"), metavar="DIR")
     asked = parser.parse_args(argv)
-    os.environ.update(ONE_THREAD)  # before torch is loaded
+    os.environ.update(THREADS)  # before torch is loaded
     try:
         found = measured(asked.experiment)
     except FederationError as error:

@@ -24,6 +24,7 @@ EXIT_REFUSED = 15  # the server answered, and said no
 EXIT_LOCAL = 20
 EXIT_LINK = 30  # the server cannot be reached (commands for people; an agent never exits for this)
 EXIT_RUN = 40  # a run ended as failed or stopped
+EXIT_INTERRUPTED = 130  # from the keyboard, as shells count it
 
 
 class FederationError(Exception):

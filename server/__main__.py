@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from common import __version__
-from common.errors import EXIT_LOCAL, FederationError
+from common.errors import EXIT_INTERRUPTED, EXIT_LOCAL, FederationError
 
 COMMANDS = {
     "serve": "run the server (this is also what happens without a command)",
@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except FederationError as error:
         return complain(str(error), error.exit_code, as_json=arguments.json)
     except KeyboardInterrupt:
-        return 130
+        return EXIT_INTERRUPTED
     except BrokenPipeError:  # the reader of our output has gone: `fed-server ls | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_LOCAL

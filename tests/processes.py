@@ -13,7 +13,8 @@ from pathlib import Path
 import grpc
 import numpy as np
 
-from benchmarks.fleet import ONE_THREAD, free_port
+from benchmarks import ONE_THREAD
+from benchmarks.fleet import free_port
 from common import pb
 from proto import federation_pb2_grpc as rpc
 

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.condensed import Run
-from benchmarks.pages._fedobp_published import ROWS
-from benchmarks.pages._parts import NOT_RUN, Kept, column, grid, last, mean, percent, shown, tail
+from benchmarks.pages._fedobp_published import CHOICES, ROWS
+from benchmarks.pages._parts import NOT_RUN, Kept, column, grid, kept, last, mean, percent, shown, tail
 
 DENSE_BYTES = 2_328_104
 
@@ -112,6 +112,32 @@ def quantiles(found: Kept) -> Iterator[str]:
         rows.append([label, percent(runs, last("merged")), percent(runs, last("finetuned")), before, k, cost])
     titles = ["row", "accuracy", "fine-tuned", "last 10 rounds, before training", "k", "kB down beside the model"]
     yield grid(titles, rows)
+
+
+def choices(folder: Path) -> Iterator[str]:
+    """The rule that needs nothing but the scores, on every data set, beside the best given q and the published one."""
+    yield (
+        "On every data set: the best of the given q, chosen here on test data as the authors chose theirs, the q that"
+        " they published, and the rule by scores (`times = 20`), which costs nothing. In brackets which q, or k.\n"
+    )
+    rows = []
+    for title, (name, given, published, rule) in CHOICES.items():
+        found = kept(folder, name)
+        measured = {label: value[0] for label in given if (value := mean(found.of(label), last("merged")))}
+        best = max(measured, key=lambda label: measured[label]) if len(measured) == len(given) else ""
+        ours, k = mean(found.of(rule), last("merged")), mean(found.of(rule), column("personal"))
+        gaps = [
+            f"{100 * (ours[0] - measured[label]):+.2f}" if ours and label in measured else NOT_RUN
+            for label in (best, published)
+        ]
+        told = [f"{100 * measured[label]:.2f} ({_q(label)})" if label in measured else NOT_RUN
+                for label in (best, published)]  # fmt: skip
+        rows.append([title, *told, f"{100 * ours[0]:.2f} ({k[0]:.0f})" if ours and k else NOT_RUN, *gaps])
+    yield grid(["data set", "best q", "published q", "rule", "rule to best", "rule to published"], rows)
+
+
+def _q(label: str) -> str:
+    return label.rpartition("q = ")[2]
 
 
 def theory(folder: Path) -> Iterator[str]:

@@ -64,6 +64,7 @@ def _sections(folder: Path) -> Iterator[str]:
     yield from details.cost(folder, kept(folder, "fedobp_fashion_mnist"), parity)
     yield "## q without test data\n"
     yield from details.quantiles(kept(folder, "fedobp_quantile"))
+    yield from details.choices(folder)
     yield "## Does the score find what matters?\n"
     yield from details.theory(folder)
     yield "## When the stored copy is old\n"

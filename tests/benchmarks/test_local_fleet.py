@@ -13,9 +13,9 @@ import psutil
 import pytest
 
 from benchmarks import fleet, results
-from benchmarks.__main__ import EXIT_INTERRUPTED, main
+from benchmarks.__main__ import main
 from common import pb
-from common.errors import EXIT_CONFIG, EXIT_RUN, FederationError, LocalFault
+from common.errors import EXIT_CONFIG, EXIT_INTERRUPTED, EXIT_RUN, FederationError, LocalFault
 
 EXPERIMENT = """
 [run]

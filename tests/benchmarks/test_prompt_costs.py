@@ -56,7 +56,7 @@ def test_all_images_pass_the_tower_once_and_texts_are_cut(
     monkeypatch.setattr(prompt_costs, "_tower", lambda kind, encoder: prompt_costs.Tower(1000, 9.0))
     monkeypatch.setattr(prompt_costs, "N_STEPS", 1)
     monkeypatch.setenv("EDGEFED_CACHE", str(tmp_path / "cache"))
-    for name in prompt_costs.ONE_THREAD:
+    for name in prompt_costs.THREADS:
         monkeypatch.setenv(name, "1")
     (tmp_path / "run.toml").write_text(RUN)
     assert prompt_costs.main([str(tmp_path / "run.toml"), "--out", str(tmp_path)]) == 0
