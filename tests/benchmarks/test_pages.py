@@ -49,7 +49,8 @@ def test_what_was_run_stands_beside_what_is_published(tmp_path: Path) -> None:
         line(text, "| FedAvg | 2 |") == "| FedAvg | 2 | 55.00 ± 7.07 | 80.00 ± 0.00 | 40.00 ± 0.00 |  | 88.06 / 96.97 |"
     )
     assert line(text, "| FedOBP, q = .997 | 1 |").startswith("| FedOBP, q = .997 | 1 | 75.00 | 80.00 | 70.00 | 6 |")
-    assert "Of the 20.00 points over FedAvg, fine-tuning FedAvg gives 25.00." in text
+    assert "Of the 20.00 points between the first two, fine-tuning FedAvg gives 25.00" in text
+    assert "with both fine-tuned +0.00 remain. The first of all 2 rows is FedOBP, q = .997 with 75.00." in text
     assert line(text, "| 40 agents, FedOBP, q = .997 | 6.0 |") == "| 40 agents, FedOBP, q = .997 | 6.0 | 2.0 | 4.0 |"
     assert [path.name for path in written] == ["fedobp.md", "fedobp_personal.png"]
     assert all(path.stat().st_size > 1000 for path in written)
