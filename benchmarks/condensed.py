@@ -8,6 +8,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from benchmarks import by_task, expert_costs, results, table
@@ -23,7 +24,9 @@ FLAT = "flat_softmax"
 
 @dataclass(frozen=True)
 class Round:
-    """`counts` and `spans` (seconds) are means over the round's merged tasks, `cpu_s` is the sum of their work."""
+    """Of the round's merged tasks: `counts` are means over all, `spans` (seconds) over those that have one; `cpu_s` is
+    the sum of their work.
+    """
 
     round: int
     seconds: float
@@ -175,9 +178,13 @@ def _run(run: RunRow) -> Run:
 def _round(row: RoundRow) -> Round:
     merged = [a for a in row.agents if a.outcome == "merged"]
     counts = _means(a.counts for a in merged)
-    spans = _means({s.name: s.seconds for s in a.spans if not s.name.startswith(expert_costs.PREFIX)} for a in merged)
+    spans: dict[str, list[float]] = {}
+    for span in (span for agent in merged for span in agent.spans):
+        if not span.name.startswith(expert_costs.PREFIX):
+            spans.setdefault(span.name, []).append(span.seconds)
     cpu_s = round(sum(a.cpu_s for a in merged), 3)
-    return Round(row.round, round(row.seconds, 3), _scores(row.metrics), cpu_s, counts, spans)
+    seconds = _short({name: fmean(of_tasks) for name, of_tasks in spans.items()})
+    return Round(row.round, round(row.seconds, 3), _scores(row.metrics), cpu_s, counts, seconds)
 
 
 def _means(tables: Iterable[Mapping[str, float]]) -> dict[str, float]:

@@ -89,11 +89,16 @@ class Blobs:
         self._remember(payload, encoding, ref)
         return ref
 
-    def open(self, ref: pb.PayloadRef, *, limits: Limits = OWN, where: str = "") -> Any:
-        """The payload, its arrays views of the file; nothing but its structure is read. Any: by what it holds."""
+    def open(self, ref: pb.PayloadRef, *, limits: Limits = OWN, where: str = "", whole: bool = False) -> Any:
+        """The payload, its arrays views of the file; nothing but its structure is read. Any: by what it holds.
+
+        `whole`: every byte is read and held against the digest, which is for what has lain on the disk for long.
+        """
         buffer = self._opened(ref.sha256)
         if len(buffer) != ref.size:
             raise LocalFault(f"{self.path(ref.sha256)} is damaged: expected {ref.size} bytes, got {len(buffer)}")
+        if whole and (got := hashlib.sha256(buffer).digest()) != ref.sha256:
+            raise LocalFault(f"{self.path(ref.sha256)} is damaged: its bytes have another digest, {got.hex()}")
         return canonical.decode(buffer, sha256=ref.sha256, limits=limits, where=where)
 
     def verify(self, ref: pb.PayloadRef, *, limits: Limits, where: str = "") -> None:

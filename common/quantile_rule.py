@@ -5,17 +5,14 @@ personal entries of several candidate q at once, as nested levels; each agent co
 start model gets right with each of them, and the server takes the candidate that was right most often of late.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from common import entries, saliency
 from common.errors import RemoteFault
 from common.payloads import Encoding, Sparse, Weights
-
-Bits = Mapping[str, NDArray[np.bool_]]
 
 
 @dataclass(frozen=True)

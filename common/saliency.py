@@ -1,7 +1,7 @@
 """Which entries of a model are personal: scores, the running score, the quantile. FedOBP's arithmetic.
 
-Source: Federated Optimal Brain Personalization, arXiv 2604.16574. Everything is float32, tensor by tensor, so that
-server and agent come to the same bits from the same models.
+Source: Federated Optimal Brain Personalization, arXiv 2604.16574. Scores are float32, tensor by tensor, so that server
+and agent come to the same bits from the same models; the quantile needs one copy of all of them.
 """
 
 import math
@@ -18,6 +18,7 @@ from common.payloads import Array, Weights
 
 Form = Literal["obd", "change", "fisher", "gradient"]
 Norm = Literal["none", "layer"]
+LARGEST = np.finfo(np.float32).max
 NEEDS_DATA: tuple[Form, ...] = ("fisher", "gradient")
 Floats = NDArray[np.float32]
 Scored = Mapping[str, Floats]  # the score of every entry, by tensor
@@ -112,20 +113,21 @@ def scores(
     """The score of every entry, for own model c, base g and gradients dL/dc of local data at c.
 
     obd |(c - g) c|: what zeroing c costs, the drift c - g in the place of the gradient. change (c - g)^2: what
-    replacing c by g costs, likewise. With true gradients: fisher (dL/dc)^2, gradient |dL/dc (c - g)|.
+    replacing c by g costs, likewise. With true gradients: fisher (dL/dc)^2, gradient |dL/dc (c - g)|. An infinite score
+    counts as the largest finite number, or a mean or a norm over the others would be lost.
 
     Raises:
         RemoteFault: a tensor is missing, has another shape, or its scores are not numbers; the text names it.
     """
     found: dict[str, Floats] = {}
-    with np.errstate(over="ignore", invalid="ignore"):  # an infinite score is personal, NaN is refused below
+    with np.errstate(over="ignore", invalid="ignore"):
         for name in names:
             if name not in own or own[name].shape != base[name].shape:
                 got = list(own[name].shape) if name in own else "nothing"
                 raise RemoteFault(f"tensor {name!r} cannot be scored: expected {list(base[name].shape)}, got {got}")
             gradient = None if gradients is None else gradients[name].astype(np.float32, copy=False)
             c, g = own[name].astype(np.float32, copy=False), base[name].astype(np.float32, copy=False)
-            found[name] = _score(form, c, g, gradient)
+            found[name] = np.minimum(_score(form, c, g, gradient), LARGEST)
             if np.isnan(found[name]).any():
                 raise RemoteFault(f"tensor {name!r} cannot be scored: its scores are NaN")
     return found

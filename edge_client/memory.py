@@ -77,6 +77,10 @@ class Memories:
     def drop_pending(self, run: str, agent: str) -> None:
         self._drop(run, agent, "pending")
 
+    def drop_held(self, run: str, agent: str) -> None:
+        """What it is made of is lost; the server hears that there is none."""
+        self._drop(run, agent, "held")
+
     def records(self) -> Iterator[pb.Record]:
         """Every record that is kept: what it names must stay in Blobs."""
         for place in self._folder.glob("*/*"):

@@ -66,6 +66,7 @@ def _work_on(task: InHand, desk: Desk, traffic: Traffic, started: float) -> None
     keep_refused = _keeps_refused(run)
     if offer.key.kind != pb.PREPARE:
         desk.memories.of(task.server).settle(offer, keep_refused=keep_refused)
+        _drop_lost_memory(task, desk)
         held_step = desk.memories.of(task.server).held_step(key.run, key.agent)
         if held_step != offer.memory_step:
             reason = f"expected the memory of step {offer.memory_step}, got {held_step} (-1: none)"
@@ -106,12 +107,25 @@ def _pending_reply(task: InHand, desk: Desk) -> pb.Pending | None:
     pending = desk.memories.of(task.server).pending(task.key.run, task.key.agent)
     if pending is None or pending.reply.key != task.offer.key:
         return None
-    lost = [ref for ref in pending.reply.record.payloads if not desk.blobs.has(ref.sha256)]
-    if lost:  # the disk has lost what it said was durable
-        log.error("reply_lost %s payloads=%d", task.key.logged, len(lost))
+    if n_lost := _n_lost(pending.reply.record, desk):
+        log.error("reply_lost %s payloads=%d", task.key.logged, n_lost)
         desk.memories.of(task.server).drop_pending(task.key.run, task.key.agent)
         return None
     return pending
+
+
+def _drop_lost_memory(task: InHand, desk: Desk) -> None:
+    """Or every later task would fail on it; the server plans again for an agent that remembers nothing."""
+    memories, key = desk.memories.of(task.server), task.key
+    held = memories.held(key.run, key.agent)
+    if held is not None and (n_lost := _n_lost(held.memory, desk)):
+        log.error("memory_lost %s payloads=%d", task.key.logged, n_lost)
+        memories.drop_held(key.run, key.agent)
+
+
+def _n_lost(record: pb.Record, desk: Desk) -> int:
+    """How many payloads are not there, although the disk said that they were durable."""
+    return sum(not desk.blobs.has(ref.sha256) for ref in record.payloads)
 
 
 def _execute(task: InHand, desk: Desk, *, keep_refused: bool) -> Outcome:

@@ -64,7 +64,7 @@ class Engine:
         self._tending = Tending(journal, blobs, self.inbox, self._preparing, publish)
         self._state: Any = None  # Any: of a type that only the method knows
         self._report = pb.RoundReport()
-        self._round_began = time.monotonic()
+        self._round_began, self._plan_s = time.monotonic(), 0.0
 
     def drive(self) -> None:
         """Work until the run is done.
@@ -158,7 +158,11 @@ class Engine:
 
         def plan(some: tuple[AgentInfo, ...]) -> dict[str, pb.Offer]:
             step = planning.step_of(spec, place.round, phase, place.step, "plan")
-            return broadcast.offers(self._course.method.plan(spec, self._state, some, step))
+            began = time.monotonic()
+            try:
+                return broadcast.offers(self._course.method.plan(spec, self._state, some, step))
+            finally:
+                self._plan_s += time.monotonic() - began
 
         def replan(agent: str, memory_step: int) -> pb.Offer | None:
             info = replace(next(info for info in infos if info.name == agent), memory_step=memory_step)
@@ -229,6 +233,7 @@ class Engine:
             self._report.seconds = time.monotonic() - self._round_began
             self._report.metrics.clear()
             self._report.metrics.update(reporting.round_metrics(self._report.agents))
+            self._report.metrics["server_plan_s"] = self._plan_s
             if self._course.has_evaluation_after(place):
                 self._ledger.open_evaluation(self._evaluation_of(place))
         self._tending.save([self._report])
@@ -374,7 +379,13 @@ class Engine:
         return {agent.name: agent for agent in self._fleet.agents() if self._preparing.fits(agent)}
 
     def _decoded(self, cls: Any, record: pb.Record, what: str) -> Any:
-        return records.decode(cls, record, lambda ref, _type: self._blobs.open(ref), where=f"run {self.run}: {what}")
+        return records.decode(
+            cls,
+            record,
+            lambda ref, _type: self._blobs.open(ref),
+            where=f"run {self.run}: {what}",
+            get_kept=lambda ref, _type: self._blobs.open(ref, whole=True),
+        )
 
     def _put_state(self, payload: Any) -> pb.PayloadRef:
         return retention.put_pinned(self._journal, self._blobs, self._pin, payload, "exact")

@@ -4,6 +4,7 @@ import asyncio
 import ctypes
 import json
 import logging
+import resource
 import signal
 import sys
 import time
@@ -26,6 +27,7 @@ from server.runs import Runs
 log = logging.getLogger(__name__)
 
 _M_ARENA_MAX = -8  # of malloc.h
+MANY_FILES = 1 << 16  # where there is no limit: some systems take no infinite one
 SEEN_S = 3600.0  # a host that says the same hello again is written down once an hour, not at every reconnect
 
 
@@ -49,6 +51,7 @@ def serve(options: ServeOptions) -> None:
     """
     check_exposed(options.listen, options.tls, insecure=options.insecure)
     few_arenas()
+    many_files()
     prepare(options.state_dir)
     with ExitStack() as opened:
         journal = Journal(options.state_dir)
@@ -125,6 +128,12 @@ def few_arenas() -> None:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # not on macOS or musl
     if mallopt is not None:
         mallopt(_M_ARENA_MAX, 2)
+
+
+def many_files() -> None:
+    """As many open files as this process may have: a connection is one, and so is a payload while it is mapped."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (MANY_FILES if most == resource.RLIM_INFINITY else most, most))
 
 
 def _stop(stopping: asyncio.Event, loop: asyncio.AbstractEventLoop) -> None:

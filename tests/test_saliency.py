@@ -118,4 +118,10 @@ def test_another_model_names_the_tensor(own: Weights, got: str) -> None:
 
 def test_an_overflowing_score_is_the_largest() -> None:
     score = saliency.scores("change", vector(1e30, 1), vector(0, 0), ["w"])
-    assert saliency.above_quantile(score, 0.0)["w"].tolist() == [True, False]
+    by_layer = saliency.layer_normalised(score)
+    for chosen in (
+        saliency.above_quantile(score, 0.0),
+        saliency.above_quantile(by_layer, 0.0),
+        saliency.above_mean(score, 1.5),
+    ):
+        assert chosen["w"].tolist() == [True, False]

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from common import personal
+from common import orders, personal
 from common.errors import ConfigError
 from common.method import Learner, Model, RunSpec, Scores, Site, Training
 from common.methods import fedavg
@@ -46,7 +46,8 @@ class Memory:
 def init(run: RunSpec[Config], model: Model, start: Mapping[str, Payload], rng: "np.random.Generator") -> State:
     statistics = [name for name, spec in model.parameters().items() if spec.kind != "param"]
     if statistics or run.training.optimiser != "sgd" or run.training.nesterov:
-        got = f"tensor {statistics[0]!r}" if statistics else f"optimiser {run.training.optimiser}, nesterov"
+        nesterov = ", nesterov" if run.training.nesterov else ""
+        got = f"tensor {statistics[0]!r}" if statistics else f"optimiser {run.training.optimiser}{nesterov}"
         raise ConfigError(f"apfl needs a model without running statistics and plain or heavy-ball sgd, got {got}")
     head = personal.own_head(run, model.parameters())
     return fedavg.split(personal.first_weights(model, start, rng), head, head)
@@ -57,18 +58,12 @@ def work(task: Task, memory: Memory, site: Site[Config]) -> tuple[Reply, Memory]
     w = personal.whole(site, learner, [task.weights, task.first, memory.common.own])
     v, alpha = _own(w, memory, site)
     speeds: tuple[dict[str, Array], dict[str, Array]] = ({}, {})
-    n_steps = 0
-    for _ in range(training.epochs):
-        order = site.rng.permutation(len(samples))
-        for first in range(0, len(order), training.batch):
-            if n_steps == training.steps:
-                break
-            batch = samples.take(order[first : first + training.batch])
-            at_w = learner.gradients(w, batch, training.objective)
-            at_mix = learner.gradients(mixed(v, w, alpha), batch, training.objective)
-            w = _moved(w, at_w, 1.0, speeds[0], training)
-            v = _moved(v, at_mix, alpha, speeds[1], training)
-            n_steps += 1
+    for _, places in orders.batches(len(samples), training, site.rng):
+        batch = samples.take(places)
+        at_w = learner.gradients(w, batch, training.objective)
+        at_mix = learner.gradients(mixed(v, w, alpha), batch, training.objective)
+        w = _moved(w, at_w, 1.0, speeds[0], training)
+        v = _moved(v, at_mix, alpha, speeds[1], training)
     if site.run.config.adaptive:
         alpha = _adapted(alpha, v, w, learner, samples, training)
     site.count("alpha", alpha)

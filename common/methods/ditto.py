@@ -29,6 +29,8 @@ class Config:
     def __post_init__(self) -> None:
         if not 0 <= self.strength < float("inf"):
             raise ValueError(f"strength must be finite and at least 0, got {self.strength}")
+        if self.own_epochs is not None and self.own_epochs < 1:
+            raise ValueError(f"own_epochs must be at least 1, or left out for the run's, got {self.own_epochs}")
 
 
 @dataclass(frozen=True)

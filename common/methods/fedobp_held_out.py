@@ -78,6 +78,14 @@ def plan(
         yield agent, Task(task, levels)
 
 
+def plan_evaluation(
+    run: RunSpec[Any], state: State, agents: tuple[AgentInfo, ...], step: Step
+) -> Iterator[tuple[AgentInfo, Task]]:
+    """No trials: nothing is answered in an evaluation."""
+    for agent, task in fedobp.plan(_at_best(run, state), state.obp, agents, step):
+        yield agent, Task(task, ())
+
+
 def work(task: Task, memory: Memory, site: Site[Any]) -> tuple[Reply, Memory]:
     answer = _answer(task, memory, site)
     reply, memory = fedobp.work(task.obp, memory, site)

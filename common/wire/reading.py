@@ -18,11 +18,15 @@ Get = Callable[[pb.PayloadRef, Any], Any]  # with the payload's type, or a tuple
 
 
 class Reader:
-    """`get` is None when the payloads are not here yet: everything is checked and nothing is built."""
+    """`get` is None when the payloads are not here yet: everything is checked and nothing is built.
 
-    def __init__(self, refs: Any, get: Get | None, limits: Limits, where: str) -> None:
+    `get_kept`, if it is another, gets the payloads of an AgentStore's values when one is asked for.
+    """
+
+    def __init__(self, refs: Any, get: Get | None, limits: Limits, where: str, get_kept: Get | None = None) -> None:
         self._refs = refs
         self._get = get
+        self._get_kept = get_kept or get
         self._limits = limits
         self._where = where
 
@@ -126,7 +130,8 @@ class Reader:
         return AgentStore(values) if schema.kind(t) == "store" else values
 
     def _deferred(self, value: Any, t: Type, path: str, depth: int) -> Deferred[Any]:
-        return Deferred(value, self._refs, lambda: self.value(value, t, path, depth))
+        later = Reader(self._refs, self._get_kept, self._limits, self._where)
+        return Deferred(value, self._refs, lambda: later.value(value, t, path, depth))
 
     def _fields(self, message: Any, cls: type, path: str, depth: int) -> Any:
         expected = schema.fields_of(cls)

@@ -28,13 +28,17 @@ def encode(obj: Any, put: Put) -> pb.Record:
     return pb.Record(schema=schema_id(cls), fields=value.fields, payloads=writer.refs)
 
 
-def decode(cls: Type, record: pb.Record, get: Get, *, where: str = "", limits: Limits = OWN) -> Any:
+def decode(
+    cls: Type, record: pb.Record, get: Get, *, where: str = "", limits: Limits = OWN, get_kept: Get | None = None
+) -> Any:
     """The dataclass that a record holds, one of the members if `cls` is a union.
+
+    `get_kept` is for what an AgentStore reads when it is asked; without, `get` is.
 
     Raises:
         RemoteFault: it is no record of such a class, or breaks a limit.
     """
-    return _read(cls, record, get, where, limits)
+    return _read(cls, record, get, where, limits, get_kept)
 
 
 def check(cls: Type, record: pb.Record, *, where: str, limits: Limits) -> None:
@@ -56,12 +60,14 @@ def payload_fields(record: pb.Record) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _read(cls: Type, record: pb.Record, get: Get | None, where: str, limits: Limits) -> Any:
+def _read(
+    cls: Type, record: pb.Record, get: Get | None, where: str, limits: Limits, get_kept: Get | None = None
+) -> Any:
     member = _member(cls, record, where)
     check_known(record, where=where)
     _check_refs(record.payloads, limits, where)
     value = pb.Value(fields=record.fields)
-    obj = Reader(record.payloads, get, limits, where).value(value, member, member.__name__, 0)
+    obj = Reader(record.payloads, get, limits, where, get_kept).value(value, member, member.__name__, 0)
     used = {index for index, _ in _uses(value, "")}
     for index in range(len(record.payloads)):
         if index not in used:

@@ -142,6 +142,22 @@ def test_memory_of_a_merged_step_is_given_to_the_next_task(device: Device, serve
     assert bytes(Blobs(device.path / "blobs").open(ref).data) == b"r/0/h/"
 
 
+def test_memory_whose_payload_the_disk_has_lost_is_said_to_be_gone(device: Device, server: Federation) -> None:
+    """Or every task of the run would fail on it."""
+    with device.running() as executor:
+        server.offer(work(server, 0))
+        server.reply()
+        (ref,) = executor.finished(executor.jobs[0]).memory.payloads
+        offer = work(server, 1, memory_step=0, merged_step=0)
+        Blobs(device.path / "blobs").remove(ref.sha256)
+        server.offer(offer)
+        declined = server.expect("declined").declined
+        assert (declined.why, declined.memory_step) == (pb.OTHER_MEMORY, -1)
+        server.offer(work(server, 1, memory_step=-1, merged_step=0))
+        server.reply()
+    assert executor.jobs[1].memory is None
+
+
 def test_memory_of_a_step_that_was_not_merged_is_dropped(device: Device, server: Federation) -> None:
     with device.running() as executor:
         server.offer(work(server, 0))

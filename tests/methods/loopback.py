@@ -148,7 +148,13 @@ class Loopback:
     def through(self, record: Any, cls: Any, encoding: Encoding) -> Any:
         """The record as the other side decodes it; what it decodes to is encoded to the same bytes again."""
         sent = self.encoded(record, encoding)
-        received = records.decode(cls, sent, lambda ref, _: self.blobs.open(ref), where="loopback")
+        received = records.decode(
+            cls,
+            sent,
+            lambda ref, _: self.blobs.open(ref),
+            where="loopback",
+            get_kept=lambda ref, _: self.blobs.open(ref, whole=True),
+        )
         assert records.digest(self.encoded(received, encoding)) == records.digest(sent)
         return received
 

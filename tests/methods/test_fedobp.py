@@ -7,10 +7,12 @@ the smallest and the start is g. With b's model moved to (3, 5) the scores are |
 12.5: at q = 0 and q = 0.5 the rank is floor(q * 1) = 0, so only v is personal, and b starts from (2.5, 5).
 """
 
+import contextlib
 import logging
 import re
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,12 +20,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from common import entries, saliency
+from common import earlier, entries, saliency
+from common.blobs import Blobs
 from common.earlier import Earlier
 from common.errors import ConfigError
 from common.method import Encodings
 from common.methods import fedavg, fedobp
 from common.payloads import Mask, Sparse, Weights
+from common.store import AgentStore
 from tests.methods import test_fedavg
 from tests.methods.contract import Case, Folders, loopback
 from tests.methods.loopback import Faults, Loopback
@@ -252,6 +256,7 @@ def test_a_layer_that_is_not_there_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("config", "text"),
     [
+        ({"q": 7, "score_on": "agent"}, r"q must be in \[0, 1\] and ema in \[0, 1\), got q 7"),
         ({"q": 1.2}, r"q must be in \[0, 1\] and ema in \[0, 1\), got q 1.2"),
         ({"q": float("nan")}, "got q nan"),
         ({"ema": 1.0}, "ema 1.0"),
@@ -312,6 +317,25 @@ def test_an_upload_that_is_gone_is_said_and_the_run_goes_on(tmp_path: Path, capl
 MODELS = st.integers(0, 2**32 - 1).map(np.random.default_rng)
 
 
+@dataclass
+class Device:
+    """As much of a Site as choosing on the agent asks for."""
+
+    model: TinyModel
+    data = SimpleNamespace(train=range(3))
+
+    def learner(self) -> TinyModel:
+        return self.model
+
+    def span(self, name: str, n_samples: int) -> Any:
+        return contextlib.nullcontext()
+
+
+@pytest.fixture(scope="module")
+def blobs(tmp_path_factory: pytest.TempPathFactory) -> Blobs:
+    return Blobs(tmp_path_factory.mktemp("blobs"), durable=False)
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     rng=MODELS,
@@ -319,19 +343,26 @@ MODELS = st.integers(0, 2**32 - 1).map(np.random.default_rng)
     form=st.sampled_from(["bits", "values", "smaller"]),
     score=st.sampled_from(["obd", "change"]),
     norm=st.sampled_from(["none", "layer"]),
+    ema=st.sampled_from([0.0, 0.5]),
 )
-def test_server_and_agent_choose_the_same(rng: np.random.Generator, q: float, form: Any, score: Any, norm: Any) -> None:
+def test_server_and_agent_choose_the_same(
+    blobs: Blobs, rng: np.random.Generator, q: float, form: Any, score: Any, norm: Any, ema: float
+) -> None:
     model = TinyModel(width=int(rng.integers(1, 40)))
-    own, base = model.initial(rng), model.initial(rng)
+    own, base, before = model.initial(rng), model.initial(rng), model.initial(rng)
     if rng.random() < 0.5:  # many exact ties, as dead units make them
-        own = Weights({n: np.round(a) if a.dtype == np.float32 else a for n, a in own.items()})
-        base = Weights({n: np.round(a) if a.dtype == np.float32 else a for n, a in base.items()})
-    rule = saliency.Rule(score, q, 0.0, norm)
-    names = [n for n, a in own.items() if a.dtype == np.float32]
-    chosen = saliency.choose(rule, own, base, names, None)
-    sent = entries.in_form(form, own, chosen.bits, "float32")
-    start = entries.put_back(base, sent, own)
-    assert same(start, entries.restored(base, own, chosen.bits))
-    received = entries.bits_of(sent)
-    for name, mask in chosen.bits.items():
+        own, base = (Weights({n: np.round(a).astype(a.dtype) for n, a in w.items()}) for w in (own, base))
+    rule, names = saliency.Rule(score, q, ema, norm), saliency.scored_names(model.parameters(), ())
+    by_agent = saliency.choose_on_agent(rule, own, base, (), Device(model), before)  # type: ignore[arg-type]
+
+    uploaded = blobs.open(blobs.put(own))  # what the server has of it
+    store = AgentStore({"anna": Earlier(uploaded, 3, before)})
+    found = earlier.choose(rule, store, "anna", base, names, else_from=None)
+    assert found is not None
+    sent = earlier.sent(*found, form, 3, "float32")
+    received = entries.bits_of(None if sent is None else blobs.open(blobs.put(sent)))
+    for name, mask in by_agent.bits.items():
         assert (received.get(name, np.zeros_like(mask)) == mask).all()
+    start = entries.put_back(base, sent, None if form == "values" else own)
+    assert same(start, entries.restored(base, own, by_agent.bits))
+    assert same(Weights(found[1].running), Weights(by_agent.running))

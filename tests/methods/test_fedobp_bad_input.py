@@ -44,6 +44,32 @@ def test_a_stored_upload_that_is_cut_short_is_said_and_the_run_goes_on(
     assert own_of(fleet, "bert") is not None
 
 
+def test_a_stored_upload_with_one_wrong_bit_is_said_and_the_run_goes_on(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    fleet = loopback(fedobp, PLAIN, tmp_path).rounds(2)
+    path = stored_upload(fleet, "bert")
+    damaged = bytearray(path.read_bytes())
+    damaged[-1] ^= 64  # a number's exponent
+    path.write_bytes(damaged)
+    with caplog.at_level(logging.WARNING):
+        assert own_of(fleet, "bert") is None
+    assert "agent=bert starts_from=common" in caplog.text
+    assert "is damaged: its bytes have another digest" in caplog.text
+
+
+def test_an_agent_that_cannot_score_its_own_model_starts_from_the_common_one(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    fleet = loopback(fedobp, replace(PLAIN, config=fedobp.Config(q=0.5, score_on="agent")), tmp_path).rounds(2)
+    task = next(task for _, task in fleet.plan((fleet.info("anna"),), 9, "train"))
+    broken = fleet.memory("anna").weights.updated({"trunk.weight": np.full((2, 3), np.nan, np.float32)})
+    start, chosen = fedobp._start(task, fedobp.Memory(weights=broken), fleet.site("anna", 9, "work"))
+    assert start is task.common.weights
+    assert not chosen.bits
+    assert "own_model_unusable starts_from=common reason=\"tensor 'trunk.weight' cannot be scored" in caplog.text
+
+
 def test_a_stored_upload_whose_structure_is_broken_is_said_and_the_run_goes_on(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -109,7 +135,7 @@ def test_keeping_an_upload_itself_needs_no_room(tmp_path: Path, monkeypatch: pyt
     assert len(written) <= 1
 
 
-def test_an_agent_that_lost_its_own_model_asks_for_values(tmp_path: Path) -> None:
+def test_places_without_values_are_of_no_use_to_an_agent_that_holds_no_model(tmp_path: Path) -> None:
     """Places without values reach a device that holds nothing: a fault of its own, in one sentence."""
     fleet = loopback(fedobp, replace(PLAIN, config=fedobp.Config(q=0.5, form="bits")), tmp_path).rounds(2)
     task = fleet.through(next(t for _, t in fleet.plan((fleet.info("anna"),), 9, "train")), fedobp.Task, "float32")

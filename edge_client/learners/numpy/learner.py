@@ -5,12 +5,12 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from common import models
+from common import models, orders
 from common.errors import ConfigError
 from common.method import Fitted, ModelSpec, Scores, Spec, Term, Training
 from common.payloads import Weights
 from common.samples import Labels, Samples
-from edge_client.learners import checks, inputs, orders, proximal
+from edge_client.learners import checks, inputs, proximal
 from edge_client.learners.layout import Flat, Layout
 from edge_client.learners.numpy.optimisers import optimiser
 

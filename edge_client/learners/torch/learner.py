@@ -8,12 +8,12 @@ from typing import Any, cast
 import numpy as np
 import torch
 
-from common import models, objectives
+from common import models, objectives, orders
 from common.errors import LocalFault
 from common.method import Fitted, ModelSpec, Scalar, Scores, Spec, Term, Training
 from common.payloads import Weights
 from common.samples import Labels, Samples
-from edge_client.learners import checks, inputs, orders, proximal
+from edge_client.learners import checks, inputs, proximal
 from edge_client.learners.torch.inputs import Prepare, tensor
 from edge_client.learners.torch.network import Network
 from edge_client.learners.torch.optimisers import optimiser

@@ -1,4 +1,4 @@
-"""Which samples make which batch: the one place where a learner draws an order, so that all learners agree."""
+"""Which samples make which batch: the one place where an order is drawn, so that all learners and methods agree."""
 
 from collections.abc import Iterator
 

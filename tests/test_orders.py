@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
+from common import orders
 from common.method import Training
-from edge_client.learners import orders
 
 
 def sizes(n: int, training: Training, *, has_batch_norm: bool = False) -> list[tuple[int, int]]:
