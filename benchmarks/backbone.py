@@ -32,6 +32,8 @@ def main(argv: list[str] | None = None) -> int:
 def export(weights: Path, to: Path, spec: ModelSpec) -> str:
     """Write the backbone as an .npz for [run] init, and beside it as .onnx; gives the sections of a run file for it."""
     models.options_of(spec)
+    if to.suffix != ".npz":
+        raise ConfigError(f"the backbone is written as .npz, and as .onnx beside it: expected NAME.npz, got {to}")
     models.need_torch("exporting a backbone")
     from common.nets import _export
 

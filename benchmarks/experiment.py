@@ -7,6 +7,7 @@ that was broken off, where the server's state is still there.
 import hashlib
 import importlib.resources
 import json
+import os
 import queue
 import re
 import threading
@@ -78,7 +79,19 @@ def planned(file: RunFile, seeds: Sequence[int] = (), *, mark: str = "") -> list
         for seed in seeds or own.get(variant.label) or (variant.file.run.seed,):
             chain = chains.setdefault((variant.label, seed), [])
             chain.append(_planned(variant, seed, chain, mark))
+    _check_names(plan for chain in chains.values() for plan in chain)
     return [tuple(chain) for chain in chains.values()]
+
+
+def _check_names(plans: Iterable[Planned]) -> None:
+    seen: dict[str, Planned] = {}
+    for plan in plans:
+        other = seen.setdefault(plan.name, plan)
+        if other is not plan:
+            raise ConfigError(
+                f"rows {other.label!r} and {plan.label!r} are both {plan.name!r} on the server: let their labels differ"
+                " in letters or digits"
+            )
 
 
 def _planned(variant: Variant, seed: int, earlier: Iterable[Planned], mark: str) -> Planned:
@@ -92,8 +105,9 @@ def _planned(variant: Variant, seed: int, earlier: Iterable[Planned], mark: str)
 
 
 def mark(file: RunFile, n_agents: int, n_processes: int) -> str:
-    """Of a fleet's state: whoever has the same mark has the same runs, agents and code, and may go on with it."""
-    what = [results.as_json(file.table), n_agents, n_processes, host.commit()]
+    """Of a fleet's state: whoever has the same mark has the same runs, agents, data and code, and may go on with it."""
+    code = [host.commit(), host.changes(), host.versions()]
+    what = [results.as_json(file.table), n_agents, n_processes, os.environ.get("EDGEFED_DATA"), code]
     return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
 
 
@@ -155,14 +169,19 @@ def kept(
 def execute(plan: Planned, federation: Federation, told: Told) -> results.RunRow:
     """Submit one run, unless the server has it from before, watch it to its end, and fetch what is known of it."""
     there = {run.run for run in federation.operations.ListRuns(pb.ListRunsRequest()).runs}
-    if plan.name not in there:
+    goes_on = plan.name in there
+    if not goes_on:
         _submit(plan, federation)
     for event in _watched(federation, plan.name):
         told(plan, event)
         if event.summary.status in ENDED:
             break
     detail = federation.operations.ShowRun(pb.ShowRunRequest(run=plan.name))
-    return results.from_detail(detail, label=plan.label, seed=plan.seed, stage=plan.stage, config=plan.config)
+    run = results.from_detail(detail, label=plan.label, seed=plan.seed, stage=plan.stage, config=plan.config)
+    if run.status != "done":
+        federation.forget()  # or its failure would be told again instead of being tried again
+    # nobody waited while it was broken off: only what its rounds took counts
+    return replace(run, seconds=sum(r.seconds for r in run.rounds)) if goes_on else run
 
 
 def _submit(plan: Planned, federation: Federation) -> None:

@@ -21,14 +21,16 @@ import grpc
 
 from benchmarks import ONE_THREAD
 from common import pb
-from common.errors import ConfigError, LinkLost, LocalFault
+from common.errors import EXIT_STATE, ConfigError, LinkLost, LocalFault
 from proto import federation_pb2_grpc as rpc
+from server.journal import in_use_by
 from server.operations import SOCKET, SOCKET_PATH_BYTES
 
 LARGE_MESSAGES = (("grpc.max_receive_message_length", 1 << 30), ("grpc.max_send_message_length", 1 << 30))
 JOIN_S = 120.0  # a small board loads its libraries slowly; nobody waits longer for a process on one machine
 STOP_S = 15.0
 LOG_LINES = 12
+MARK = "mark"
 SERVER, AGENT = ("-m", "server"), ("-m", "edge_client")
 
 
@@ -74,6 +76,10 @@ class Federation:
         for process in (self.server, *self.agents):
             process.check()
 
+    def forget(self) -> None:
+        """Whatever breaks this fleet off, the next one begins anew."""
+        (self.state / MARK).unlink(missing_ok=True)
+
     def online(self) -> list[pb.AgentSummary]:
         return [agent for agent in self.operations.ListAgents(pb.ListAgentsRequest()).agents if agent.online]
 
@@ -105,7 +111,8 @@ def server(
     """A fed-server process with a state folder of its own, ready to be joined; it is ended on leaving.
 
     The state is fresh, and gone afterwards. With a mark it stays when the fleet is broken off, and the next one of the
-    same mark goes on with it: with the server's runs and its agents' memory.
+    same mark goes on with it: with the server's runs and its agents' memory. (Not where its path is too long for a
+    socket: such a state lies in a temporary folder.)
     """
     logs.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
@@ -213,13 +220,27 @@ def _announced(process: Process, port_file: Path) -> str:
     return port_file.read_text().strip()
 
 
+def _wait_until_free(folder: Path) -> None:
+    """A server whose fed-bench was killed is still ending, and has the folder until then."""
+    end = time.monotonic() + JOIN_S
+    while holder := in_use_by(folder):
+        if time.monotonic() > end:
+            raise ConfigError(
+                f"state folder {folder} is in use by another fed-server; stop it, or give another --out: process"
+                f" {holder}",
+                exit_code=EXIT_STATE,
+            )
+        time.sleep(0.1)
+
+
 @contextlib.contextmanager
 def _state_folder(logs: Path, mark: str) -> Iterator[Path]:
     """Beside the results, on the disk that they are measured on; elsewhere when a socket's path would be too long."""
     beside = (logs / "state").resolve()
     short = len(os.fsencode(beside / SOCKET)) <= SOCKET_PATH_BYTES
     folder = beside if short else Path(tempfile.mkdtemp(prefix="edgefed-"))
-    marked = folder / "mark"
+    marked = folder / MARK
+    _wait_until_free(folder)
     if short and not (mark and marked.exists() and marked.read_text() == mark):
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()

@@ -23,6 +23,14 @@ def commit() -> str:
         return ""  # no git here: the versions still say what ran
 
 
+def changes() -> str:
+    """What differs from that commit, as a patch."""
+    try:
+        return _git("diff", "HEAD") if (SOURCE / ".git").exists() else ""
+    except (OSError, subprocess.SubprocessError):
+        return ""
+
+
 def versions() -> dict[str, str]:
     found = {"python": platform.python_version()}
     for name in DISTRIBUTIONS:

@@ -1,17 +1,38 @@
-"""Running statistics of batch norm, taken again from an agent's own images."""
+"""Batch norm that is an agent's own: its layers, or statistics taken again from its images."""
 
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from common import seeds
+from common.average import check_like
 from common.method import Learner, Site
 from common.payloads import Weights
 from common.samples import Samples
 
 N_STEPS = 40  # at momentum 0.1, the nets' own, 0.9^40 = 1.5 % of the old statistics is left
+
+
+@dataclass(frozen=True)
+class Own:
+    """An agent's layers, and the group that the rest of its backbone is averaged with."""
+
+    group: str
+    layers: Weights
+
+
+def apart(agent: str, weights: Weights, own: Weights | None) -> tuple[Weights, Weights]:
+    """The layers of a reply that are the agent's own, and the rest; `own` are their first values.
+
+    Raises:
+        RemoteFault: one of its own is missing or has another shape.
+    """
+    names = own or Weights({})
+    layers = weights.only(name for name in names if name in weights)
+    check_like(agent, layers, names)
+    return layers, weights.without(names)
 
 
 def re_estimated(site: Site[Any], learner: Learner, weights: Weights, samples: Samples) -> Weights:

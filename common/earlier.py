@@ -3,9 +3,11 @@
 import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from common import entries, saliency
 from common.errors import LocalFault, RemoteFault
+from common.method import Site
 from common.payloads import Encoding, Mask, Sparse, Weights
 from common.store import AgentStore
 
@@ -45,6 +47,17 @@ def choose(
     except (LocalFault, RemoteFault) as fault:
         log.warning('earlier_upload_unusable agent=%s starts_from=common reason="%s"', agent, fault)
         return None
+
+
+def choose_on_agent(
+    rule: saliency.Rule, own: Weights, base: Weights, only: Iterable[str], site: Site[Any], before: Weights | None
+) -> saliency.Chosen:
+    """As `choose`, on the device: nothing stays of a model that cannot be scored, and the log says why."""
+    try:
+        return saliency.choose_on_agent(rule, own, base, only, site, before)
+    except RemoteFault as fault:
+        log.warning('own_model_unusable starts_from=common reason="%s"', fault)
+        return saliency.Chosen({}, {})
 
 
 def sent(

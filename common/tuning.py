@@ -27,12 +27,20 @@ def given(start: Mapping[str, Payload], prefix: str) -> dict[str, Weights]:
 
 
 def moving(parameters: Mapping[str, Spec], tune: Tune) -> tuple[str, ...]:
-    """What moves of the trunk; its last stage is the module that its last tensor belongs to."""
+    """What moves of the trunk; its last stage is the module that its last tensor belongs to.
+
+    Of the outermost modules, or of those within the one that holds them all: `layer4` of a ResNet, `blocks.2`.
+    """
     trunk = [name for name, spec in parameters.items() if spec.part == "trunk"]
     if tune == "head" or not trunk:
         return ()
-    last = trunk[-1].partition(".")[0]
-    return tuple(name for name in trunk if tune == "all" or name.partition(".")[0] == last)
+    if tune == "all":
+        return tuple(trunk)
+    modules = [name.split(".")[:-1] for name in trunk]
+    depth = 1
+    while len({tuple(path[:depth]) for path in modules}) == 1 and depth < len(modules[-1]):
+        depth += 1
+    return tuple(n for n, path in zip(trunk, modules, strict=True) if path[:depth] == modules[-1][:depth])
 
 
 def shared(parameters: Mapping[str, Spec], tune: Tune, rule: BatchNorm) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ from edge_client import learners
 from edge_client.data.agent_data import AgentData
 from edge_client.data.loaded import LoadedSource
 
-EMBEDDINGS_BYTES = 128 << 20
+EMBEDDINGS_BYTES = 512 << 20  # 17,000 images of 2,048 features, train and test, are 140 MB
 
 
 @dataclass(frozen=True)
@@ -177,9 +177,10 @@ class MeteredLearner:
         self._check()
         fitted = self._inner.fit(weights, samples, training, terms=terms, trainable=trainable, rng=rng)
         counted = self._trained
-        counted.n_samples += len(samples)
-        counted.n_steps += fitted.n_steps
-        counted.loss_sum += fitted.loss * len(samples)
+        if training.lr:  # else statistics were taken, and nothing was trained
+            counted.n_samples += len(samples)
+            counted.n_steps += fitted.n_steps
+            counted.loss_sum += fitted.loss * len(samples)
         counted.model_bytes = max(counted.model_bytes, learners.model_bytes(self._inner, training))
         return fitted
 

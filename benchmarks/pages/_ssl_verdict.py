@@ -53,8 +53,10 @@ def _credit(ssl: Gap | None, federation: Gap | None) -> str:
         return " So with all tuned none of it can be credited to federation."
     if federation.points < 0:
         return " So with all tuned federation takes away from what self-supervision gives."
-    share = federation.points / (ssl.points + federation.points) if ssl.points > 0 else 1.0
-    return f" So with all tuned {100 * share:.0f} % of the gain is federation's."
+    whole = ssl.points + federation.points
+    if whole <= 0:
+        return " So with all tuned federation makes up for a part of what self-supervision loses."
+    return f" So with all tuned {100 * min(1.0, federation.points / whole):.0f} % of the gain is federation's."
 
 
 def _where(found: Kept) -> Iterator[str]:

@@ -55,12 +55,13 @@ ARMS = (
     (FEDERATED, "head, last stage", Arm(FEDERATED, "last")),
     (FEDERATED, "all", Arm(FEDERATED, "full")),
     (FEDERATED, "all, averaged", Arm(FEDERATED, "shared")),
+    ("ImageNet weights (upper line)", "all", Arm("ImageNet weights", "full")),
 )
 VARIANTS = (
     ("each alone", Arm(LOCAL, "probe")),
     ("mean by images", Arm(FEDERATED, "probe")),
     ("mean by images, own statistics at the end", Arm(FEDERATED, "probe-bn")),
-    ("batch norm stays local", Arm("federated SSL, batch norm local", "probe-bn")),
+    ("batch norm stays local", Arm("federated SSL, batch norm local", "probe")),
     ("every agent alike", Arm("federated SSL, uniform", "probe")),
     ("L-DAWA", Arm("federated SSL, L-DAWA", "probe")),
     ("FedEMA's mixing", Arm("federated SSL, FedEMA mixing", "probe")),
@@ -114,7 +115,6 @@ def _table(found: Kept) -> str:
     for title, tuned, arm in ARMS:
         runs = runs_of(found, arm)
         rows.append([title, tuned, str(len(runs)), *cells(runs)])
-    rows.append(["ImageNet weights (upper line)", "all", "0", *[NOT_RUN] * (len(TASKS) + 1)])
     return grid(["arm", "trained with labels", "seeds", *WORDS, "mean"], rows)
 
 

@@ -13,7 +13,6 @@ nothing); both give the same start, bit for bit. Up comes the whole model, FedAv
 that goes down.
 """
 
-import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
@@ -23,15 +22,12 @@ import numpy as np
 from common import earlier, entries, personal, quantile_rule, saliency
 from common.average import mean_of_shared
 from common.earlier import Earlier
-from common.errors import RemoteFault
 from common.method import AgentInfo, Model, RunSpec, Scores, Site, Step
 from common.methods import fedavg
 from common.methods.fedavg import Reply
 from common.payloads import Mask, Payload, Sparse, Weights
 from common.samples import Samples
 from common.store import AgentStore
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -50,11 +46,10 @@ class Config:
     bn: personal.BatchNorm = "average"
 
     def __post_init__(self) -> None:
-        rule = self.rule()  # checks q, ema and times
         by_agent, for_server = self.score_on == "agent", self.aggregate == "shared" or self.first_contact == "initial"
         if by_agent and for_server:
             raise ValueError("aggregate = 'shared' and first_contact = 'initial' need score_on = 'server'")
-        if not by_agent and rule.score in saliency.NEEDS_DATA:
+        if self.rule().score in saliency.NEEDS_DATA and not by_agent:
             raise ValueError(f"score = {self.score!r} needs the agent's data: score_on = 'agent'")
         quantile_rule.check_one_of(self.times, self.budget_bytes, by_agent=by_agent)
 
@@ -122,11 +117,7 @@ def _start(task: Task, memory: Memory, site: Site[Config]) -> tuple[Weights, sal
     base, held, config = task.common.weights, memory.weights, site.run.config
     if config.score_on == "agent" and held is not None:
         own = personal.whole(site, site.learner(), [task.common.first, memory.common.own, held])
-        try:
-            chosen = saliency.choose_on_agent(config.rule(), own, base, config.only, site, memory.score)
-        except RemoteFault as fault:  # as earlier.choose on the server
-            log.warning('own_model_unusable starts_from=common reason="%s"', fault)
-            return base, saliency.Chosen({}, {})
+        chosen = earlier.choose_on_agent(config.rule(), own, base, config.only, site, memory.score)
         return entries.restored(base, site.run.down(own), chosen.bits), chosen
     chosen = saliency.Chosen(entries.bits_of(task.own), {})
     return entries.put_back(base, task.own, held and site.run.down(held)), chosen

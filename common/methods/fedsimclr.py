@@ -5,8 +5,9 @@ Source: Chen et al., SimCLR, ICML 2020 (the objective); its federated form and `
 Deviation: L-DAWA's factors are normalised, see common/likeness.py.
 
 Down goes the common backbone with the objective's projection head, up the trained one; the projection head is left out
-of the result. Batch norm: "average" its statistics too, "local" keep its layers with the agent (FedBN), "re-estimated"
-average, and look at the common model with statistics of the agent's own images.
+of the result. Batch norm: "average" its statistics too; "local": its layers are the agent's and never averaged (FedBN),
+and the server keeps a copy of each agent's for the result; "re-estimated": average, and look at the common model with
+statistics of the agent's own images.
 """
 
 from collections.abc import Iterator, Mapping
@@ -53,6 +54,7 @@ class State:
     weights: Weights
     first: Weights | None  # first values of batch norm, where agents keep it
     groups: dict[str, Weights]
+    norms: dict[str, batch_norm.Own]
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ def init(run: RunSpec[Config], model: Model, start: Mapping[str, Payload], rng: 
         raise ConfigError(f"contrast needs two images in a batch: raise [optimiser] batch, got {run.training.batch}")
     weights, parameters = personal.first_weights(model, start, rng), model.parameters()
     first = fedavg.split(weights.without(personal.head(parameters)), _kept(run, parameters), ())
-    return State(first.weights, first.first, {})
+    return State(first.weights, first.first, {}, {})
 
 
 def plan(
@@ -91,20 +93,28 @@ def work(task: Task, memory: Memory, site: Site[Config]) -> tuple[Reply, Memory]
         common, scale = mixing.mixed(common, memory.last, first_share=tau, scale=scale)
     start = personal.whole(site, learner, [common, task.first, memory.own])
     trained = learner.fit(start, images, site.training, rng=site.rng).weights
-    reply, kept = fedavg.parted(trained, _kept(site.run, learner.parameters()), len(images))
-    return reply, Memory(kept.own, reply.weights if tau else None, scale)
+    shared, kept = fedavg.parted(trained, _kept(site.run, learner.parameters()), len(images))
+    return Reply(trained, len(images)), Memory(kept.own, shared.weights if tau else None, scale)
 
 
 def merge(run: RunSpec[Config], state: State, replies: Iterator[tuple[AgentInfo, Reply]], step: Step) -> State:
+    norms = dict(state.norms)
+
+    def shared() -> Iterator[tuple[AgentInfo, float, Weights]]:
+        for agent, reply in replies:
+            layers, weights = batch_norm.apart(agent.name, reply.weights, state.first)
+            yield agent, reply.n_samples if run.config.aggregation == "fedavg" else 1.0, weights
+            if layers:
+                norms[agent.name] = batch_norm.Own(_group(run.config, agent), layers)
+
     if run.config.aggregation == "l_dawa":
-        return replace(state, weights=mean_by_likeness(((a.name, r.weights) for a, r in replies), state.weights))
+        mean = mean_by_likeness(((agent.name, weights) for agent, _, weights in shared()), state.weights)
+        return replace(state, weights=mean, norms=norms)
     running: dict[str, RunningMean] = {}
-    for agent, reply in replies:
-        mass = reply.n_samples if run.config.aggregation == "fedavg" else 1.0
-        mean = running.setdefault(_group(run.config, agent), RunningMean(state.weights))
-        mean.add(agent.name, mass, reply.weights)
-    means = {group: mean.mean() for group, mean in running.items()}
-    return State(means.pop("", state.weights), state.first, {**state.groups, **means})
+    for agent, mass, weights in shared():
+        running.setdefault(_group(run.config, agent), RunningMean(state.weights)).add(agent.name, mass, weights)
+    means = {group: sum_.mean() for group, sum_ in running.items()}
+    return State(means.pop("", state.weights), state.first, {**state.groups, **means}, norms)
 
 
 def _group(config: Config, agent: AgentInfo) -> str:
@@ -125,9 +135,11 @@ def predict(task: Task, reply: Reply | None, memory: Memory, site: Site[Config],
 
 
 def result(run: RunSpec[Config], state: State) -> dict[str, Payload]:
-    """The backbone as "weights", and with groups that of each as "weights." and the group's name."""
+    """The backbone as "weights"; as "weights." and a name that of a group, or of an agent with a norm of its own."""
     found = {"weights": state.weights} | {f"weights.{group}": weights for group, weights in state.groups.items()}
-    return {name: _backbone(weights.updated(state.first or {})) for name, weights in found.items()}
+    for agent, norm in state.norms.items():
+        found[f"weights.{agent}"] = state.groups.get(norm.group, state.weights).updated(norm.layers)
+    return {name: _backbone((state.first or Weights({})).updated(weights)) for name, weights in found.items()}
 
 
 def _backbone(weights: Weights) -> Weights:

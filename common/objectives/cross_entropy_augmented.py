@@ -17,6 +17,10 @@ RANDOM = True
 class Options:
     crop_min: float = 0.4  # smallest crop, share of the area
 
+    def __post_init__(self) -> None:
+        if not 0 < self.crop_min <= 1:
+            raise ValueError(f"crop_min must be in (0, 1], got {self.crop_min}")
+
 
 def views(x: torch.Tensor, noise: torch.Generator | None, options: Options) -> tuple[torch.Tensor, ...]:
     if noise is None:

@@ -8,12 +8,14 @@ Both views go through the net in one forward, so that batch norm can not tell th
 objective's own (part "objective") and is dropped after pre-training.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
+from common.errors import ConfigError
 from common.objectives import Seen, _augment
 
 LABELS = False
@@ -30,25 +32,37 @@ class Options:
     grey_share: float = 0.2
     blur_share: float = 0.0  # 0.5 at 224 pixels
 
+    def __post_init__(self) -> None:
+        if not 0 < self.temperature < math.inf or self.projection < 1:
+            raise ValueError(
+                f"temperature must be above 0 and projection at least 1, got {self.temperature} and {self.projection}"
+            )
+        shares = (self.crop_min, self.strength, self.hue, self.grey_share, self.blur_share)
+        if not all(0 <= share <= 1 for share in shares) or not self.crop_min:
+            raise ValueError(
+                "crop_min must be in (0, 1], strength, hue, grey_share and blur_share in [0, 1], got "
+                + ", ".join(map(str, shares))
+            )
+
 
 def views(x: torch.Tensor, noise: torch.Generator | None, options: Options) -> tuple[torch.Tensor, ...]:
     """Two views of (n, 3, height, width) in [0, 1].
 
     Raises:
-        ValueError: fewer than two images, no colour images in [0, 1], or options under which both views are alike.
+        ConfigError: fewer than two images, no colour images in [0, 1], or options under which both views are alike.
     """
     if len(x) < 2:
-        raise ValueError(f"contrast needs at least two images in a batch, got {len(x)}; raise optimiser.batch")
+        raise ConfigError(f"contrast needs at least two images in a batch, got {len(x)}; raise optimiser.batch")
     if x.shape[1] != 3 or float(x.min()) < 0 or float(x.max()) > 1:
-        raise ValueError(
-            f"simclr augments colour images with values in [0, 1], got {x.shape[1]} channels from "
-            f"{float(x.min()):.2f} to {float(x.max()):.2f}; use data without mean and std"
+        raise ConfigError(
+            f"simclr augments colour images (3 channels) with values in [0, 1], got {x.shape[1]} channels from "
+            f"{float(x.min()):.2f} to {float(x.max()):.2f}; give it colour images that were not normalised"
         )
     if noise is None:
         raise ValueError("simclr draws random views, and was given no generator")
     first, second = _view(x, noise, options), _view(x, noise, options)
     if float((first - second).abs().max()) < 1e-5:  # interpolation alone moves values by less
-        raise ValueError(
+        raise ConfigError(
             "both views are identical, so there is nothing to learn; raise simclr's crop or colour options"
         )
     return first, second

@@ -1,4 +1,4 @@
-"""Learners, found by name: numpy, torch. Each is a package with `make`; adding one edits nothing here but `choose`.
+"""Learners, found by name: numpy, onnx, torch. Each is a package with `make`; one more changes `choose` alone.
 
 make(model, n_classes, *, objective, objective_options, terms) -> Learner
 """

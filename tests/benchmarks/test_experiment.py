@@ -5,6 +5,7 @@ import pytest
 
 from benchmarks import commands, estimate, experiment, results
 from benchmarks.experiment import Planned
+from benchmarks.pages import ssl as ssl_page
 from benchmarks.results import Results
 from common import methods, runfile
 from common.errors import ConfigError, UnknownName
@@ -57,6 +58,21 @@ def test_rows_and_seeds_make_the_runs() -> None:
         ("B, mu 0.1", 7, "b-mu-0-1-s7"),
     ]
     assert [p.file.run.seed for (p,) in chains] == [1, 2, 7]
+
+
+def test_rows_whose_runs_would_have_one_name_are_refused() -> None:
+    with pytest.raises(ConfigError, match="rows '< 1' and '> 1' are both '1-s7' on the server"):
+        experiment.planned(file(BASE + '[[row]]\nlabel = "< 1"\n[[row]]\nlabel = "> 1"\n'))
+
+
+@pytest.mark.parametrize("name", ["ssl_flowers_intel", "ssl_flowers_intel_full"])
+def test_both_files_of_self_supervision_can_be_planned(name: str) -> None:
+    chains = experiment.planned(runfile.parse(experiment.find(name)[1], name))
+    labels = {plan.label: {p.stage for p in chain} for chain in chains for plan in chain}
+    arms = [arm for _, _, arm in ssl_page.ARMS] + [arm for _, arm in ssl_page.VARIANTS]
+    missing = [arm for arm in arms if arm.stage not in labels.get(arm.label, ())]
+    if name == "ssl_flowers_intel":  # its net has no such weights
+        assert [arm.label for arm in missing] == ["ImageNet weights"]
 
 
 def test_seeds_of_the_command_go_before_those_of_the_file() -> None:

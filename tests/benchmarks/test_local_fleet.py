@@ -7,11 +7,13 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
 import pytest
 
+from benchmarks import experiment as run_once
 from benchmarks import fleet, results
 from benchmarks.__main__ import main
 from common import pb
@@ -89,10 +91,10 @@ def test_broken_off_in_mid_run_it_goes_on_with_the_next_round(experiment: Path, 
         fleets = psutil.Process(first.pid).children(recursive=True)
         first.send_signal(how)
         assert first.wait(30) == (EXIT_INTERRUPTED if how == signal.SIGTERM else -how)
-    assert not psutil.wait_procs(fleets, 30)[1]
     assert [run.stage for run in results.load(out / "results.json").runs] == ["first"]
 
-    assert main(command[3:]) == 0
+    assert main(command[3:]) == 0  # at once: it waits for the processes that are still ending
+    assert not psutil.wait_procs(fleets, 30)[1]
     runs = results.load(out / "results.json").runs
     assert [(run.stage, [r.round for r in run.rounds]) for run in runs] == [
         ("first", list(range(1, 21))),
@@ -105,6 +107,29 @@ def test_broken_off_in_mid_run_it_goes_on_with_the_next_round(experiment: Path, 
     assert main(["run", str(experiment), "--out", str(calm)]) == 0
     calm_runs = results.load(calm / "results.json").runs
     assert [run.state_sha256 for run in runs] == [run.state_sha256 for run in calm_runs]
+
+
+@pytest.mark.slow
+def test_a_run_that_failed_before_a_break_is_tried_again(experiment: Path) -> None:
+    first = experiment.parent / "first.npz"
+    np.savez(first, other=np.zeros(3, np.float32))
+    rows = f'[[row]]\nlabel = "a"\n[row.set]\n"run.init" = "{first}"\n[[row]]\nlabel = "b"\n'
+    experiment.write_text(EXPERIMENT + rows)
+    out = experiment.parent / "out"
+    command, execute = ["run", str(experiment), "--out", str(out)], run_once.execute
+
+    def broken_off(plan: run_once.Planned, *given: Any) -> results.RunRow:
+        if plan.label == "b":
+            raise KeyboardInterrupt
+        return execute(plan, *given)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run_once, "execute", broken_off)
+        assert main(command) == EXIT_INTERRUPTED
+    np.savez(first, **{"dense.weight": np.zeros(3, np.float32)})
+    assert main(command) == EXIT_RUN
+    (failed, _) = results.load(out / "results.json").runs
+    assert "dense.weight" in failed.reason
 
 
 def wait_until(there: Callable[[], bool]) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from common.errors import ConfigError  # noqa: E402 - torch first
 from common.objectives import _augment, simclr  # noqa: E402 - torch first
 
 
@@ -56,7 +57,7 @@ def test_loss_equals_the_sum_written_out_and_is_symmetric_and_free_of_scale(n, d
 def test_one_image_has_no_negatives():
     with pytest.raises(ValueError, match="at least two images"):
         simclr.nt_xent(torch.ones(1, 4), torch.ones(1, 4), 0.5)
-    with pytest.raises(ValueError, match="at least two images"):
+    with pytest.raises(ConfigError, match="at least two images"):
         simclr.views(images(1), noise(), simclr.Options())
 
 
@@ -72,12 +73,12 @@ def test_the_two_views_differ_and_repeat_with_the_seed():
 
 def test_identical_views_are_an_error_not_a_fast_loss():
     flat = torch.full((4, 3, 8, 8), 0.5)
-    with pytest.raises(ValueError, match="both views are identical"):
+    with pytest.raises(ConfigError, match="both views are identical"):
         simclr.views(flat, noise(), simclr.Options(strength=0.0, hue=0.0))
 
 
 def test_images_that_were_normalised_before_are_refused():
-    with pytest.raises(ValueError, match=r"values in \[0, 1\]"):
+    with pytest.raises(ConfigError, match=r"values in \[0, 1\]"):
         simclr.views(images() - 0.5, noise(), simclr.Options())
 
 

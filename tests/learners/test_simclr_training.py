@@ -5,6 +5,7 @@ import pytest
 
 pytest.importorskip("torch")
 
+from common.errors import ConfigError
 from common.method import ModelSpec, Training
 from edge_client import learners
 
@@ -26,5 +27,5 @@ def test_batches_of_one_say_what_to_change(images):
     learner = learners.make("torch", SPEC, 0, objective="simclr")
     weights = learner.initial(np.random.default_rng(0))
     alone = Training("simclr", {}, batch=1)
-    with pytest.raises(ValueError, match=r"at least two images in a batch, got 1; raise optimiser.batch"):
+    with pytest.raises(ConfigError, match=r"at least two images in a batch, got 1; raise optimiser.batch"):
         learner.fit(weights, images(3, (16, 16, 3)).unlabelled(), alone, rng=np.random.default_rng(1))

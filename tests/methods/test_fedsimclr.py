@@ -166,6 +166,12 @@ def test_own_batch_norm_stays_with_its_agent(tmp_path: Path) -> None:
     assert not [name for name in run.state.weights if name.startswith("norm")]
     assert run.memory("a").own["norm.scale"] == [1.5]
     assert run.memory("b").own["norm.scale"] == [3.5]
+    found = fedsimclr.result(run.run, run.state)
+    for agent, own in (("a", 1.5), ("b", 3.5)):  # a later run of the same agents starts with what was trained
+        assert found[f"weights.{agent}"]["norm.scale"] == [own]
+        assert found[f"weights.{agent}"]["trunk.weight"].tolist() == [3, 3]
+    by_task = fleet(tmp_path / "task", bn="local", groups="task").rounds(1)
+    assert fedsimclr.result(by_task.run, by_task.state)["weights.b"]["norm.scale"] == [3.5]
 
 
 def test_statistics_are_taken_anew_before_the_common_model_is_looked_at(

@@ -64,29 +64,32 @@ CASES = (
     ),
 )
 
-SPECS = {
-    "trunk.weight": Spec((1,), layer="trunk"),
-    "classifier.weight": Spec((2, 1), layer="classifier", part="head"),
-    "classifier.bias": Spec((2,), layer="classifier", part="head"),
-}
+
+def specs(n_classes: int) -> dict[str, Spec]:
+    heads = {"classifier.weight": (n_classes, 1), "classifier.bias": (n_classes,)} if n_classes else {}
+    return {
+        "trunk.weight": Spec((1,), layer="trunk"),
+        **{name: Spec(shape, layer="classifier", part="head") for name, shape in heads.items()},
+    }
+
+
+SPECS = specs(2)
 
 
 class Backbone:
-    """One weight that is 2; a head of zeros. `embed` is counted in `looked`."""
-
-    looked = 0
+    """One weight that is 2; a head of zeros."""
 
     def __init__(self, n_classes: int = 2, **variant: Scalar) -> None:
         self.n_classes = n_classes
 
     def parameters(self, **variant: Scalar) -> dict[str, Spec]:
-        return {name: spec for name, spec in SPECS.items() if self.n_classes or spec.part == "trunk"}
+        return specs(self.n_classes)
 
     def initial(self, rng: np.random.Generator, **variant: Scalar) -> Weights:
-        return Weights({n: np.full(s.shape, 2.0 * (n == "trunk.weight"), np.float32) for n, s in SPECS.items()})
+        shapes = {name: spec.shape for name, spec in self.parameters().items()}
+        return Weights({n: np.full(shape, 2.0 * (n == "trunk.weight"), np.float32) for n, shape in shapes.items()})
 
     def embed(self, weights: Weights, samples: Samples, layer: str = "embedding") -> Scores:
-        Backbone.looked += 1
         assert set(weights) == {"trunk.weight"}
         return np.asarray(samples.read() * weights["trunk.weight"], np.float32)
 
@@ -104,7 +107,7 @@ class Backbone:
         return Fitted(weights.updated({n: weights[n] + np.float32(1) for n in trainable or weights}), 0.0, 1)
 
     def scores(self, weights: Weights, samples: Samples) -> Scores:
-        return np.zeros((len(samples), 2), np.float32)
+        return np.zeros((len(samples), self.n_classes), np.float32)
 
 
 class Zeros(NumpyLearner):
@@ -192,9 +195,15 @@ def head(value: float, n_classes: int = 2) -> Weights:
 
 def test_a_task_that_joins_later_starts_from_the_backbone(tmp_path: Path) -> None:
     run = fleet(tmp_path).rounds(1)
+    alone = fleet(tmp_path / "alone").rounds(2)
+    three = from_arrays(np.array([[5.0], [-5.0], [0.0]], np.float32), np.array([0, 1, 2]), 3)
     run.data["c"], run.reports["c"] = pair(5.0), {}
+    run.data["d"], run.reports["d"] = Data(three, three.take(np.arange(0)), three, three.unlabelled()), {}
     run.rounds(1)
     assert head_of(run, "c") == pytest.approx([0.05, -0.05])
+    assert run.memory("d").own["classifier.weight"].shape == (3, 1)
+    assert set(run.state.classes) == {"tiny2", "tiny3"}
+    assert [head_of(run, name) for name in "ab"] == [head_of(alone, name) for name in "ab"]
 
 
 def test_a_tuned_backbone_is_averaged_by_samples_or_stays(tmp_path: Path) -> None:
