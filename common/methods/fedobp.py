@@ -7,10 +7,9 @@ Deviation: an agent without an earlier upload starts from g alone (first_contact
     in the authors' code); the running score advances with accepted replies only, never while evaluating; buffers and
     counters get no score; a tensor of equal scores does not break norm = "layer".
 
-Down goes g, the same for all, and the personal entries, scored on the server: packed bits where the device still
-holds the c that was scored and they are shorter, else index and value (form = "values": always, and the device keeps
-nothing); both give the same start, bit for bit. Up comes the whole model, FedAvg's. With score_on = "agent" g is all
-that goes down.
+Down goes g, the same for all, and the personal entries, scored on the server: as packed bits if they are shorter and
+the device still holds the c that was scored, else index and value (form = "values": always, and the device keeps
+nothing); both give the same start, bit for bit. Up comes the whole model. score_on = "agent": down goes g alone.
 """
 
 from collections.abc import Iterator, Mapping
