@@ -3,6 +3,7 @@
 import argparse
 import sys
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -39,17 +40,22 @@ def export(weights: Path, to: Path, spec: ModelSpec) -> str:
 
     graph, dim = _export.exported(spec, _read(weights))
     files.write_at_once(to.with_suffix(".onnx"), [graph])
+    write(to, {models.GRAPH: np.frombuffer(graph, np.uint8)})
+    shape = models.options_of(spec).input
+    lines = ("[run]", 'method = "task_heads"', f'init = "{to}"', "", "[model]", f'name = "{models.EXPORTED}"')
+    return "\n".join((*lines, f'input = "{shape}"', f"dim = {dim}", f"n_bytes = {len(graph)}", 'head = "agent"', ""))
+
+
+def write(to: Path, arrays: Mapping[str, Array]) -> None:
+    """An .npz for [run] init, whole or not at all."""
     temporary = files.temporary_beside(to)
     try:
         with temporary.open("wb") as file:
-            np.savez(file, graph=np.frombuffer(graph, np.uint8))  # models.GRAPH
+            np.savez(file, **arrays)
         files.replace(temporary, to)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    shape = models.options_of(spec).input
-    lines = ("[run]", 'method = "task_heads"', f'init = "{to}"', "", "[model]", f'name = "{models.EXPORTED}"')
-    return "\n".join((*lines, f'input = "{shape}"', f"dim = {dim}", f"n_bytes = {len(graph)}", 'head = "agent"', ""))
 
 
 def _read(path: Path) -> dict[str, Array]:
