@@ -3,7 +3,6 @@
 import argparse
 import sys
 import tomllib
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +11,7 @@ from common import files, models
 from common.errors import EXIT_DATA, ConfigError, FederationError
 from common.method import ModelSpec
 from common.payloads import Array
+from server.exporting import write_npz
 
 EPILOG = """example: stage two of a run on boards that only have numpy and onnxruntime
   fed-server export pretrain --out result/           writes result/weights.npz
@@ -40,22 +40,10 @@ def export(weights: Path, to: Path, spec: ModelSpec) -> str:
 
     graph, dim = _export.exported(spec, _read(weights))
     files.write_at_once(to.with_suffix(".onnx"), [graph])
-    write(to, {models.GRAPH: np.frombuffer(graph, np.uint8)})
+    write_npz(to, {models.GRAPH: np.frombuffer(graph, np.uint8)})
     shape = models.options_of(spec).input
     lines = ("[run]", 'method = "task_heads"', f'init = "{to}"', "", "[model]", f'name = "{models.EXPORTED}"')
     return "\n".join((*lines, f'input = "{shape}"', f"dim = {dim}", f"n_bytes = {len(graph)}", 'head = "agent"', ""))
-
-
-def write(to: Path, arrays: Mapping[str, Array]) -> None:
-    """An .npz for [run] init, whole or not at all."""
-    temporary = files.temporary_beside(to)
-    try:
-        with temporary.open("wb") as file:
-            np.savez(file, **arrays)
-        files.replace(temporary, to)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def _read(path: Path) -> dict[str, Array]:

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks import backbone
 from common import models
 from common.errors import EXIT_DATA, ConfigError, FederationError
 from common.payloads import Array
+from server.exporting import write_npz
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 EPILOG = """example: the upper line of ssl_flowers_intel_full
@@ -30,7 +30,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         models.need_torch("reading torchvision's weights")
         weights = for_pixels(_loaded(args.net, args.weights))
-        backbone.write(args.to, weights)
+        write_npz(args.to, weights)
     except FederationError as fault:
         print(f"imagenet: {fault}", file=sys.stderr)
         return fault.exit_code

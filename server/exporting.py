@@ -51,15 +51,20 @@ def write_payload(name: str, payload: object, folder: Path) -> Path:
         files.write_at_once(path, [payload.data])
         return path
     path = folder / f"{stem}.npz"
+    write_npz(path, arrays_of(payload))
+    return path
+
+
+def write_npz(path: Path, arrays: Mapping[str, Array]) -> None:
+    """An .npz, whole or not at all."""
     temporary = files.temporary_beside(path)
     try:
         with temporary.open("wb") as file:
-            _savez(file, arrays_of(payload))
+            _savez(file, arrays)
         files.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    return path
 
 
 def _savez(file: IO[bytes], arrays: Mapping[str, Array]) -> None:
