@@ -7,7 +7,7 @@ from typing import Any
 
 from benchmarks.condensed import Run
 from benchmarks.pages._fedobp_published import CHOICES, ROWS
-from benchmarks.pages._parts import NOT_RUN, Kept, column, grid, kept, last, mean, percent, shown, tail
+from benchmarks.pages._parts import NOT_RUN, Kept, Of, column, grid, kept, last, mean, percent, shown, tail
 
 DENSE_BYTES = 2_328_104
 
@@ -62,6 +62,16 @@ def cost(folder: Path, found: Kept, parity: Kept) -> Iterator[str]:
     spans = [r.spans["score"] for run in on_agent for r in run.rounds if "score" in r.spans]
     told = f"{1e3 * sum(spans) / len(spans):.1f} ms a task" if spans else NOT_RUN
     yield f'On the agent the scoring takes 0 ms; with `score_on = "agent"`: {told}.\n'
+    planned = [
+        f"{label} {1e3 * value[0]:.0f} ms"
+        for label in found.labels
+        if (value := mean(found.of(label)[:1], of_rounds("server_plan_s")))
+    ]
+    if planned:
+        yield (
+            "Planning a round for its four agents on the server, in these runs: uploads are read and checked, scored,"
+            f" and the tasks written. {'; '.join(planned)}. The machine had other work to do.\n"
+        )
     yield "Bytes down for the personal entries, by the form in which they went, mean of a task:\n"
     rows = []
     for title, source in (("40 agents", found), ("100 agents", parity)):
@@ -206,6 +216,16 @@ def _pooled(rows: Iterable[tuple[int, float, float]]) -> list[str]:
 def cpu_s(run: Run) -> float | None:
     """Of a round, mean over rounds."""
     return mean_of(r.cpu_s or 0.0 for r in run.rounds) if all(r.cpu_s is not None for r in run.rounds) else None
+
+
+def of_rounds(metric: str) -> Of:
+    """Mean over the rounds that have it."""
+
+    def of(run: Run) -> float | None:
+        values = [r.metrics[metric] for r in run.rounds if metric in r.metrics]
+        return mean_of(values) if values else None
+
+    return of
 
 
 def mean_of(values: Iterable[float]) -> float:
