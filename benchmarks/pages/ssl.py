@@ -6,7 +6,7 @@ from pathlib import Path
 from benchmarks.pages import _ssl_costs as costs
 from benchmarks.pages import _ssl_pictures as pictures
 from benchmarks.pages import _ssl_verdict as verdict
-from benchmarks.pages._parts import NOT_RUN, Kept, grid, kept, percent
+from benchmarks.pages._parts import NOT_RUN, Kept, grid, kept, mean, percent
 from benchmarks.pages._ssl_figures import (
     FEDERATED,
     LOCAL,
@@ -16,6 +16,7 @@ from benchmarks.pages._ssl_figures import (
     TASKS,
     Arm,
     accuracy,
+    average,
     cells,
     curve,
     gap,
@@ -140,7 +141,19 @@ def _variants(found: Kept) -> str:
         " agent alone are paired by seed: with one seed, within a point is nothing. FedBN's layers and L-DAWA's angles"
         " are as in their papers; see common/methods/fedsimclr.py.\n"
     )
-    return f"{note}\n{grid(['how', *WORDS, 'mean', *(f'{word}, to alone' for word in WORDS)], rows)}"
+    table = grid(["how", *WORDS, "mean", *(f"{word}, to alone" for word in WORDS)], rows)
+    return f"{note}\n{table}\n{_nearest(found)}"
+
+
+def _nearest(found: Kept) -> str:
+    """Which way of averaging comes nearest to not averaging, over both tasks."""
+    means = {title: value for title, arm in VARIANTS if (value := mean(runs_of(found, arm, 1), average))}
+    (alone, _), *others = VARIANTS
+    if alone not in means or any(title not in means for title, _ in others):
+        return f"Which of them helps most: {NOT_RUN} in full.\n"
+    best = max((title for title, _ in others), key=lambda title: means[title][0])
+    gap_ = 100 * (means[best][0] - means[alone][0])
+    return f"Of all ways to average, the best is: {best}, {gap_:+.2f} points to each agent alone over both tasks.\n"
 
 
 def _ten(found: Kept) -> str:
