@@ -5,6 +5,7 @@ in the output folder, and the last lines of the one that failed are part of the 
 """
 
 import contextlib
+import fcntl
 import os
 import shutil
 import signal
@@ -23,7 +24,6 @@ from benchmarks import ONE_THREAD
 from common import pb
 from common.errors import EXIT_STATE, ConfigError, LinkLost, LocalFault
 from proto import federation_pb2_grpc as rpc
-from server.journal import in_use_by
 from server.operations import SOCKET, SOCKET_PATH_BYTES
 
 LARGE_MESSAGES = (("grpc.max_receive_message_length", 1 << 30), ("grpc.max_send_message_length", 1 << 30))
@@ -221,16 +221,30 @@ def _announced(process: Process, port_file: Path) -> str:
 
 
 def _wait_until_free(folder: Path) -> None:
-    """A server whose fed-bench was killed is still ending, and has the folder until then."""
+    """A fleet whose fed-bench was killed is still ending: its server and its agents have their folders until then."""
     end = time.monotonic() + JOIN_S
-    while holder := in_use_by(folder):
-        if time.monotonic() > end:
-            raise ConfigError(
-                f"state folder {folder} is in use by another fed-server; stop it, or give another --out: process"
-                f" {holder}",
-                exit_code=EXIT_STATE,
-            )
-        time.sleep(0.1)
+    for lock in (folder / "lock", *(folder / "agents").glob("*/lock")):
+        while holder := _holder(lock):
+            if time.monotonic() > end:
+                raise ConfigError(
+                    f"state folder {lock.parent} is in use by another program; stop it, or give another --out: process"
+                    f" {holder}",
+                    exit_code=EXIT_STATE,
+                )
+            time.sleep(0.1)
+
+
+def _holder(lock: Path) -> str:
+    """The process that has locked a state folder; empty when none has."""
+    try:
+        with lock.open() as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return file.read() or "unknown"
+    except FileNotFoundError:
+        pass
+    return ""
 
 
 @contextlib.contextmanager

@@ -229,19 +229,6 @@ class Journal:
                 yield pb.RecordHeader.FromString(row["header"])
 
 
-def in_use_by(folder: Path) -> str:
-    """The process whose state folder this is now; empty when it is nobody's."""
-    try:
-        with (folder / "lock").open() as guard:
-            try:
-                fcntl.flock(guard, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return guard.read() or "unknown"
-    except FileNotFoundError:
-        pass
-    return ""
-
-
 def _locked(folder: Path) -> IO[str]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
