@@ -121,7 +121,7 @@ class Engine:
     def _take_report(self, place: Place) -> None:
         """The round's report, with the steps of it that are over."""
         self._report = self._ledger.round_report(place.round) or pb.RoundReport(round=place.round)
-        self._round_began = time.monotonic()
+        self._round_began, self._plan_s = time.monotonic(), 0.0
         if not self._course.is_over(place):
             self._tending.drafts.add(pb.WORK, [self._report], ended=False)
 

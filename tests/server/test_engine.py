@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -67,6 +68,23 @@ def test_a_round_report_says_what_became_of_each_agent_and_what_it_cost(shop: Wo
     assert detail.evaluations[1].metrics["accuracy"] == 6 / 20
     assert detail.evaluations[1].metrics["personal_accuracy"] == pytest.approx(0.3)
     assert detail.evaluations[0].metrics["loss_finetuned"] == 0.1
+
+
+def test_what_planning_took_is_of_each_round_alone(shop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = fedavg.plan
+
+    def slow(*given: Any) -> Any:
+        time.sleep(0.5)
+        yield from plan(*given)
+
+    monkeypatch.setattr(fedavg, "plan", slow)
+    shop.join(["a", "b"])
+    shop.runs.start()
+    name = shop.runs.submit(RUN, "slow").run
+    shop.ended(name)
+    first, second = (report.metrics["server_plan_s"] for report in shop.runs.detail(name).rounds)
+    assert 0.5 <= first < 1
+    assert 0.5 <= second < 1
 
 
 def test_the_task_that_agents_share_is_one_payload_and_nothing_unreferenced_stays(shop: Workshop) -> None:
