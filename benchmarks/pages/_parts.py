@@ -60,7 +60,10 @@ def last(when: str) -> Of:
 
     def of(run: Run) -> float | None:
         suffix = "" if when == "merged" else f"_{when}"
-        values = [pooled(m.metrics, f"accuracy{suffix}") for m in run.measured if m.when == when]
+        # of test data: a moment may have been measured on held-out data too
+        values = [
+            v for m in run.measured if m.when == when and (v := pooled(m.metrics, f"accuracy{suffix}")) is not None
+        ]
         return values[-1] if values else None
 
     return of

@@ -63,6 +63,12 @@ def test_the_noise_floor_is_the_distance_between_two_runs(tmp_path: Path) -> Non
     assert line(text, "| FedAvg | 40.00 / 90.00").endswith("| 50.00 | 50.00 | 50.00 |")
 
 
+def test_accuracy_is_that_of_test_data_where_held_out_data_were_measured_too() -> None:
+    run = curve("FedAvg", 42, 0.4, merged=0.5)
+    held_out = [replace(m, metrics={"accuracy_holdout": 0.9}) for m in run.measured]
+    assert parts.last("merged")(replace(run, measured=(*run.measured, *held_out))) == 0.5
+
+
 def test_a_run_that_failed_is_not_shown(tmp_path: Path) -> None:
     keep(tmp_path, "fedobp_fashion_mnist", replace(curve("FedAvg", 42, 0.4), status="failed"))
     assert "| FedAvg | 0 | not run" in pages.write("fedobp", tmp_path)[0].read_text()
