@@ -154,7 +154,7 @@ def agents(
 
 @contextlib.contextmanager
 def started(name: str, command: list[str], logs: Path, env: Mapping[str, str] | None = None) -> Iterator[Process]:
-    """`python COMMAND` with its output in a log; it is ended on leaving, and where Linux is when we are killed."""
+    """`python COMMAND` with its output in a log; it is ended on leaving, and on Linux when we are killed."""
     path = logs / f"{name}.log"
     with path.open("wb") as log:
         popen = subprocess.Popen(

@@ -60,10 +60,10 @@ def _row(label: str, runs: list[RunRow]) -> dict[str, Any]:
 
 
 def pooled(metrics: Mapping[str, float], name: str) -> float | None:
-    """The metric, of the common model or else of the agents' own, pooled over all test samples."""
+    """The metric, of the agents' own models where the method has such, else of the common one, over all test samples."""
     base, last, count = name.partition("_mean_last")
     other = POOLED.get(base, base) + last + count
-    return metrics.get(name, metrics.get(other))
+    return metrics.get(other, metrics.get(name))
 
 
 def costs(runs: Sequence[RunRow]) -> dict[str, float]:

@@ -100,7 +100,8 @@ def tail(moment: str) -> Of:
 
 
 def during(metrics: Mapping[str, float], moment: str) -> float | None:
-    for name in (f"accuracy_{moment}", f"personal_accuracy_weighted_{moment}"):
+    """Of the agents' own models where the method has such, else of the common one."""
+    for name in (f"personal_accuracy_weighted_{moment}", f"accuracy_{moment}"):
         if name in metrics:
             return metrics[name]
     return None

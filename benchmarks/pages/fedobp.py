@@ -28,7 +28,7 @@ INTRODUCTION = """# FedOBP
 Federated Optimal Brain Personalization (arXiv 2604.16574): each agent starts a round from the common model, with the
 few entries of its own last model that a score says matter most. Written by `fed-bench page fedobp` from the JSON files
 beside it; "not run" stands where a run is still missing. Accuracies are per cent of test images, pooled over agents,
-in the last round: never the best one.
+of the agents' own models where a method has such, in the last round: never the best one.
 
     fed-bench run fedobp_fashion_mnist --out out/fashion     goes on where it stopped; the other experiments likewise
     fed-bench condense out/fashion --out docs/experiments

@@ -8,6 +8,7 @@ from benchmarks import condensed, pages
 from benchmarks.__main__ import main
 from benchmarks.condensed import Condensed, Measured, Round, Run
 from benchmarks.pages import _parts as parts
+from benchmarks.table import pooled
 from common.errors import UnknownName
 
 RUN = Run("FedAvg", "fedavg", 42, "", "done", 60.0, {}, (), ())
@@ -67,6 +68,15 @@ def test_accuracy_is_that_of_test_data_where_held_out_data_were_measured_too() -
     run = curve("FedAvg", 42, 0.4, merged=0.5)
     held_out = [replace(m, metrics={"accuracy_holdout": 0.9}) for m in run.measured]
     assert parts.last("merged")(replace(run, measured=(*run.measured, *held_out))) == 0.5
+
+
+def test_a_method_with_own_models_beside_a_common_one_is_shown_by_its_own() -> None:
+    both = {"accuracy": 0.5, "personal_accuracy_weighted": 0.9}
+    assert pooled(both, "accuracy") == 0.9
+    assert (
+        pooled({"accuracy": 0.5, "personal_accuracy": 0.4}, "accuracy") == 0.5
+    )  # FedAvg's mean over agents is no model
+    assert parts.during({f"{name}_start": value for name, value in both.items()}, "start") == 0.9
 
 
 def test_a_run_that_failed_is_not_shown(tmp_path: Path) -> None:
