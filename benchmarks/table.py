@@ -60,7 +60,7 @@ def _row(label: str, runs: list[RunRow]) -> dict[str, Any]:
 
 
 def pooled(metrics: Mapping[str, float], name: str) -> float | None:
-    """The metric, of the agents' own models where the method has such, else of the common one, over all test samples."""
+    """The metric over all test samples: of the agents' own models where the method has such, else of the common one."""
     base, last, count = name.partition("_mean_last")
     other = POOLED.get(base, base) + last + count
     return metrics.get(other, metrics.get(name))
