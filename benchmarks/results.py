@@ -228,7 +228,7 @@ def _agent(report: pb.AgentReport) -> AgentRow:
         model_bytes=cost.model_bytes,
         bytes_up=report.transfer.bytes_up if known else None,
         bytes_down=report.transfer.bytes_down if known else None,
-        loss=_finite(cost.loss),
+        loss=_finite(cost.loss) if cost.HasField("loss") else None,
         counts=dict(cost.counts),
         spans=tuple(
             SpanRow(s.name, s.seconds, s.cpu_s, s.rss_peak_delta_bytes, s.n_samples, s.data_bytes, s.model_bytes)

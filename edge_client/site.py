@@ -51,9 +51,12 @@ class Trained:
     model_bytes: int = 0  # of the largest
 
     @property
-    def loss(self) -> float:
-        """Mean over the samples; 0 where nothing was trained."""
-        return self.loss_sum / self.n_samples if self.n_samples else 0.0
+    def loss(self) -> float | None:
+        """Mean over the samples; None where nothing was trained, or by the gradients alone."""
+        return self.loss_sum / self.n_samples if self.n_samples else None
+
+
+_NO_STATE = Training()  # a gradient needs no state of an optimiser
 
 
 class Embeddings:
@@ -181,7 +184,7 @@ class MeteredLearner:
             counted.n_samples += len(samples)
             counted.n_steps += fitted.n_steps
             counted.loss_sum += fitted.loss * len(samples)
-        counted.model_bytes = max(counted.model_bytes, learners.model_bytes(self._inner, training))
+        self._count_bytes(training)
         return fitted
 
     def scores(self, weights: Weights, samples: Samples) -> Scores:
@@ -199,7 +202,13 @@ class MeteredLearner:
         return found
 
     def gradients(self, weights: Weights, samples: Samples, objective: str) -> Weights:
+        self._check()
+        self._count_bytes(_NO_STATE)
         return self._inner.gradients(weights, samples, objective)
+
+    def _count_bytes(self, training: Training) -> None:
+        n_bytes = learners.model_bytes(self._inner, training)
+        self._trained.model_bytes = max(self._trained.model_bytes, n_bytes)
 
     def _key(self, weights: Weights, samples: Samples, layer: str) -> bytes:
         key = hashlib.sha256(f"{self._name}\n{layer}\n{samples.source.digest}\n".encode())

@@ -152,7 +152,9 @@ class _Task:
     def _report(self, trained: Trained, *, isolated: bool) -> pb.ResourceReport:
         report = to_report(self.meter.measured)
         report.accelerator_peak_bytes = accelerator.peak_bytes()
-        report.loss, report.n_steps = trained.loss, trained.n_steps
+        report.n_steps = trained.n_steps
+        if trained.loss is not None:
+            report.loss = trained.loss
         report.isolated, report.warmup = isolated, not (self.place.is_warm or isolated)
         return report
 

@@ -49,7 +49,8 @@ def round_metrics(agents: Iterable[pb.AgentReport]) -> dict[str, float]:
     agents = list(agents)
     numbers = pooled(agents)
     numbers["bytes_per_round"] = bytes_of(agents)
-    merged = [a.report for a in agents if a.outcome == "merged" and math.isfinite(a.report.loss)]
+    trained = [a.report for a in agents if a.outcome == "merged" and a.report.HasField("loss")]
+    merged = [report for report in trained if math.isfinite(report.loss)]
     if samples := sum(report.n_samples for report in merged):
         numbers["train_loss"] = sum(report.loss * report.n_samples for report in merged) / samples
     return numbers

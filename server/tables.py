@@ -124,7 +124,7 @@ def of_round(report: pb.RoundReport) -> str:
             agent.phase,
             agent.outcome,
             agent.report.n_samples,
-            round(agent.report.loss, 4),
+            round(agent.report.loss, 4) if agent.report.HasField("loss") else "",
             round(agent.report.wall_s, 3),
             round(agent.report.seconds.get("train", 0.0), 3),
             round(agent.report.cpu_s, 3),

@@ -86,6 +86,14 @@ def test_a_span_reports_the_bytes_of_its_samples_and_model() -> None:
     assert meter.measured.counts == {"experts": 2}
 
 
+def test_a_method_that_trains_by_gradients_tells_its_bytes_and_no_loss() -> None:
+    site = make_site()
+    learner = site.learner()
+    assert (site.trained.model_bytes, site.trained.loss) == (0, None)
+    learner.gradients(site.initial(learner), site.data.train, "cross_entropy")
+    assert (site.trained.model_bytes, site.trained.loss) == (2 * 4 * 3 * (DIM + 1), None)
+
+
 def test_what_takes_long_asks_first_whether_to_go_on() -> None:
     class Ended(Exception):
         pass
@@ -104,6 +112,9 @@ def test_what_takes_long_asks_first_whether_to_go_on() -> None:
     learner.scores(weights, site.data.test)
     with pytest.raises(Ended):
         learner.fit(weights, site.data.train, site.training, rng=site.rng)
+    calls = 2
+    with pytest.raises(Ended):
+        learner.gradients(weights, site.data.train, "cross_entropy")
 
 
 @dataclass

@@ -75,7 +75,9 @@ def test_the_training_loss_is_weighted_by_samples_of_merged_agents() -> None:
     one = agent("a", report=pb.ResourceReport(loss=1.0, n_samples=10))
     other = agent("b", report=pb.ResourceReport(loss=3.0, n_samples=30))
     late = pb.AgentReport(agent="c", outcome="late", report=pb.ResourceReport(loss=99.0, n_samples=10))
-    assert reporting.round_metrics([one, other, late])["train_loss"] == 2.5
+    without = agent("d", report=pb.ResourceReport(n_samples=1000))
+    assert reporting.round_metrics([one, other, late, without])["train_loss"] == 2.5
+    assert "train_loss" not in reporting.round_metrics([without])
 
 
 class Clock:
