@@ -1,6 +1,7 @@
 """What FedOBP's scoring costs the server: time and memory for models that lie on its disk, a few agents and many.
 
-Each agent's last upload is a file; it is mapped, scored against the common model and let go, as `plan` does it.
+Each agent's last upload is a file; it is mapped, checked against its digest, scored against the common model and let
+go, as `plan` does it.
 """
 
 import gc
@@ -94,7 +95,7 @@ def _through_store(blobs: Blobs, store: AgentStore[Earlier]) -> AgentStore[Earli
         store: AgentStore[Earlier]
 
     record: pb.Record = records.encode(Holder(store), blobs.put)
-    holder: Holder = records.decode(Holder, record, lambda ref, _: blobs.open(ref), where="scoring")
+    holder: Holder = records.decode(Holder, record, lambda ref, _: blobs.open(ref, whole=True), where="scoring")
     return holder.store
 
 

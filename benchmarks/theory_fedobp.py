@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from benchmarks import estimate, experiment, host, results
 from common import data_files, entries, files, pb, runfile, saliency, seeds
 from common.average import weighted_mean
-from common.method import Learner, ModelSpec, Training
+from common.method import Learner, ModelSpec
 from common.payloads import Weights
 from common.run_sections import RunFile
 from common.samples import Samples
@@ -106,11 +106,10 @@ def trained(file: RunFile, learner: Learner, rounds: int) -> Iterator[Pair]:
     """FedAvg in this process, with the run file's data and participants; the pairs are of its last round."""
     names = [f"{i:03}" for i in range(experiment.n_agents(file))]
     file = selection.inlined(file, _named(file))
-    o, common = file.optimiser, _first(file, learner)
-    training = Training(file.objective.name, lr=o.lr, momentum=o.momentum, batch=o.batch, epochs=o.epochs)
+    common, run = _first(file, learner), runfile.Run("theory", file, None, None)
     uploads: dict[str, tuple[Weights, Samples]] = {}
     for number in range(1, rounds + 1):
-        uploads = {}
+        uploads, training = {}, run.at(number).training
         for agent in selection.chosen(names, names, file.agents, file.run.seed, number):
             samples = open_part(file.data, pb.DataIndex(index=int(agent), of=len(names))).train
             rng = seeds.generator(file.run.seed, number, agent, "work")

@@ -23,6 +23,9 @@ class Earlier:
     score: Weights | None
 
 
+Found = tuple[Earlier, saliency.Chosen]
+
+
 def choose(
     rule: saliency.Rule,
     store: AgentStore[Earlier],
@@ -31,7 +34,7 @@ def choose(
     names: Iterable[str],
     *,
     else_from: Weights | None,
-) -> tuple[Earlier, saliency.Chosen] | None:
+) -> Found | None:
     """The agent's upload and which of its entries stay; without one, `else_from` stands for it.
 
     None where there is neither, or the upload is lost, damaged or of another model: the agent starts from the common

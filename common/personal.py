@@ -54,8 +54,8 @@ def batch_norm(parameters: Mapping[str, Spec], rule: BatchNorm) -> tuple[str, ..
     """
     if rule == "average":
         return ()
-    layers = {spec.layer for spec in parameters.values() if spec.kind != "param"}
-    return tuple(n for n, s in parameters.items() if s.kind != "param" or (s.layer and s.layer in layers))
+    layers = {spec.layer for spec in parameters.values() if spec.kind == "buffer"}
+    return tuple(n for n, s in parameters.items() if s.kind == "buffer" or (s.layer and s.layer in layers))
 
 
 def whole(site: Site[Any], learner: Learner, parts: Iterable[Weights | None]) -> Weights:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.errors import ConfigError, RemoteFault
-from common.method import Site, Spec
+from common.method import Learner, Site, Spec
 from common.payloads import Array, Weights
 
 Form = Literal["obd", "change", "fisher", "gradient"]
@@ -59,14 +59,14 @@ def choose(
     base: Weights,
     names: Iterable[str],
     before: Mapping[str, Array] | None,
-    gradients: Weights | None = None,
+    slopes: Weights | None = None,
 ) -> Chosen:
     """Which entries of `own` stay, beside the common `base`; `before` is the running score so far.
 
     Raises:
         RemoteFault: as `scores`.
     """
-    running = blended(scores(rule.score, own, base, names, gradients), before, rule.ema)
+    running = blended(scores(rule.score, own, base, names, slopes), before, rule.ema)
     values = ranked(rule, running)
     bits = above_mean(values, rule.times) if rule.times else above_quantile(values, rule.q)
     return Chosen(bits, running)
@@ -84,10 +84,26 @@ def choose_on_agent(
     with site.span("score", len(site.data.train)):
         learner = site.learner()
         names = scored_names({n: s for n, s in learner.parameters().items() if n in base}, only)
-        gradients = None
-        if rule.score in NEEDS_DATA:
-            gradients = learner.gradients(own, site.data.train, site.training.objective)
-        return choose(rule, own, base, names, before, gradients)
+        return choose(rule, own, base, names, before, slopes_of(rule.score, own, learner, site))
+
+
+def slopes_of(form: Form, own: Weights, learner: Learner, site: Site[Any]) -> Weights | None:
+    """What a score takes from local data, for the loss L at the model c.
+
+    gradient: dL/dc. fisher: the diagonal of the empirical Fisher information, the mean over samples of each one's
+    squared gradient; a backward pass for every sample, so its labels are the data's and not the model's own draws.
+    """
+    if form not in NEEDS_DATA:
+        return None
+    samples, objective = site.data.train, site.training.objective
+    if form == "gradient":
+        return learner.gradients(own, samples, objective)
+    total: dict[str, Floats] = {}
+    for i in range(len(samples)):
+        for name, gradient in learner.gradients(own, samples.take(np.array([i])), objective).items():
+            square = np.square(gradient.astype(np.float32, copy=False)) / np.float32(len(samples))
+            total[name] = total[name] + square if name in total else square
+    return Weights(total)
 
 
 def scored_names(parameters: Mapping[str, Spec], only: Iterable[str]) -> tuple[str, ...]:
@@ -108,13 +124,13 @@ def scored_names(parameters: Mapping[str, Spec], only: Iterable[str]) -> tuple[s
 
 
 def scores(
-    form: Form, own: Weights, base: Weights, names: Iterable[str], gradients: Weights | None = None
+    form: Form, own: Weights, base: Weights, names: Iterable[str], slopes: Weights | None = None
 ) -> dict[str, Floats]:
-    """The score of every entry, for own model c, base g and gradients dL/dc of local data at c.
+    """The score of every entry, for own model c, base g and what `slopes_of` has of local data.
 
     obd |(c - g) c|: what zeroing c costs, the drift c - g in the place of the gradient. change (c - g)^2: what
-    replacing c by g costs, likewise. With true gradients: fisher (dL/dc)^2, gradient |dL/dc (c - g)|. An infinite score
-    counts as the largest finite number, or a mean or a norm over the others would be lost.
+    replacing c by g costs, likewise. From data: fisher E[(dL/dc)^2], gradient |dL/dc (c - g)|. An infinite score counts
+    as the largest finite number, or a mean or a norm over the others would be lost.
 
     Raises:
         RemoteFault: a tensor is missing, has another shape, or its scores are not numbers; the text names it.
@@ -125,26 +141,26 @@ def scores(
             if name not in own or own[name].shape != base[name].shape:
                 got = list(own[name].shape) if name in own else "nothing"
                 raise RemoteFault(f"tensor {name!r} cannot be scored: expected {list(base[name].shape)}, got {got}")
-            gradient = None if gradients is None else gradients[name].astype(np.float32, copy=False)
+            slope = None if slopes is None else slopes[name].astype(np.float32, copy=False)
             c, g = own[name].astype(np.float32, copy=False), base[name].astype(np.float32, copy=False)
-            found[name] = np.minimum(_score(form, c, g, gradient), LARGEST)
+            found[name] = np.minimum(_score(form, c, g, slope), LARGEST)
             if np.isnan(found[name]).any():
                 raise RemoteFault(f"tensor {name!r} cannot be scored: its scores are NaN")
     return found
 
 
-def _score(form: Form, c: Floats, g: Floats, gradient: Floats | None) -> Floats:
+def _score(form: Form, c: Floats, g: Floats, slope: Floats | None) -> Floats:
     match form:
         case "obd":
             return np.asarray(np.abs((c - g) * c))
         case "change":
             return np.asarray(np.square(c - g))
-        case _ if gradient is None:
-            raise ValueError(f"score {form!r} needs gradients of local data")
+        case _ if slope is None:
+            raise ValueError(f"score {form!r} needs slopes of local data")
         case "fisher":
-            return np.asarray(np.square(gradient))
+            return slope
         case "gradient":
-            return np.asarray(np.abs(gradient * (c - g)))
+            return np.asarray(np.abs(slope * (c - g)))
 
 
 def blended(new: Scored, old: Mapping[str, Array] | None, alpha: float) -> Scored:

@@ -35,6 +35,11 @@ def test_layers_without_a_name_are_not_taken_for_one() -> None:
     assert personal.batch_norm(specs, "local") == ("statistic",)
 
 
+def test_an_exported_backbone_is_no_batch_norm() -> None:
+    specs = {"graph": Spec((9,), "uint8", "counter", "graph"), "classifier.bias": Spec((2,), layer="classifier")}
+    assert personal.batch_norm(specs, "local") == ()
+
+
 def test_a_whole_model_is_put_together_in_the_models_order() -> None:
     site, learner = Site(), TinyLearner(4)
     drawn = learner.initial(np.random.default_rng(7))

@@ -1,8 +1,11 @@
 """The arithmetic by hand. c = (3, -2, 1, 0), g = (1, -2, 2, 4): c - g = (2, 0, -1, -4).
 
-obd |(c - g) c| = (6, 0, 1, 0); change (c - g)^2 = (4, 0, 1, 16). With gradient (0.5, 1, -2, 0): fisher (0.25, 1, 4, 0),
-gradient |dL/dc (c - g)| = (1, 0, 2, 0).
+obd |(c - g) c| = (6, 0, 1, 0); change (c - g)^2 = (4, 0, 1, 16). With slopes (0.5, 1, -2, 0) from data: fisher is
+these, gradient |slope (c - g)| = (1, 0, 2, 0).
 """
+
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,29 +14,44 @@ from hypothesis import strategies as st
 
 from common import saliency
 from common.errors import RemoteFault
+from common.method import Training
 from common.payloads import Weights
+from common.samples import from_arrays
+from tests.methods.closed_form import SPECS, PullLearner
 
 
 def vector(*values: float) -> Weights:
     return Weights({"w": np.array(values, np.float32)})
 
 
-C, G, GRADIENT = vector(3, -2, 1, 0), vector(1, -2, 2, 4), vector(0.5, 1, -2, 0)
+C, G, SLOPES = vector(3, -2, 1, 0), vector(1, -2, 2, 4), vector(0.5, 1, -2, 0)
 
 
 @pytest.mark.parametrize(
     ("form", "expected"),
-    [("obd", [6, 0, 1, 0]), ("change", [4, 0, 1, 16]), ("fisher", [0.25, 1, 4, 0]), ("gradient", [1, 0, 2, 0])],
+    [("obd", [6, 0, 1, 0]), ("change", [4, 0, 1, 16]), ("fisher", [0.5, 1, -2, 0]), ("gradient", [1, 0, 2, 0])],
 )
 def test_scores_by_hand(form: saliency.Form, expected: list[float]) -> None:
-    score = saliency.scores(form, C, G, ["w"], GRADIENT)["w"]
+    score = saliency.scores(form, C, G, ["w"], SLOPES)["w"]
     assert score.tolist() == expected
     assert score.dtype == np.float32
 
 
-def test_a_score_from_data_needs_gradients() -> None:
-    with pytest.raises(ValueError, match="score 'fisher' needs gradients of local data"):
+def test_a_score_from_data_needs_slopes() -> None:
+    with pytest.raises(ValueError, match="score 'fisher' needs slopes of local data"):
         saliency.scores("fisher", C, G, ["w"])
+
+
+def test_fisher_squares_sample_by_sample() -> None:
+    """Samples 1 and 3 pull a weight at 2 by 1 and -1: their mean gradient is 0, the mean of its square 1."""
+    samples = from_arrays(np.array([[1], [3]], np.float32), np.zeros(2, np.int64), 2)
+    own = Weights({name: np.full(1, 2, np.float32) for name in SPECS})
+    site: Any = SimpleNamespace(data=SimpleNamespace(train=samples), training=Training())
+    forms: tuple[saliency.Form, ...] = ("gradient", "fisher", "obd")
+    found: Any = {form: saliency.slopes_of(form, own, PullLearner(2), site) for form in forms}
+    assert found["gradient"]["trunk.weight"] == [0]
+    assert found["fisher"]["trunk.weight"] == [1]
+    assert found["obd"] is None
 
 
 def test_the_running_score_weighs_the_old_value_by_alpha() -> None:

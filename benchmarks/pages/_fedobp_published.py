@@ -5,7 +5,7 @@ PUBLISHED = {
     "fedobp_fashion_mnist": {
         "FedAvg": "88.06 / 96.97", "FedPer": "96.57 / 96.51", "FedOBP, q = .9999": "96.93 / 96.82 (q = .99992)",
         "local": "95.06 / 95.03", "FedRep": "96.15 / 96.20", "LG-FedAvg": "95.36 / 95.38", "APFL": "93.25 / 97.11",
-        "FedOBP, q = .997": "96.35 (q = .997, 200 rounds)", "FedOBP, classifier only, q = .9908": "97.05",
+        "FedOBP, q = .997": "96.35, 96.41 (q = .995, .998, 200 rounds)", "FedOBP, classifier only, q = .9908": "97.05",
         "FedOBP, running score": "96.81 (q = .999705)", "FedOBP, Fisher score": "87.21 (q = .995, 200 rounds)",
         "FedOBP, gradient score": "86.70 (q = .995, 200 rounds)",
     },

@@ -87,16 +87,17 @@ def init(run: RunSpec[Config], model: Model, start: Mapping[str, Payload], rng: 
 def plan(
     run: RunSpec[Config], state: State, agents: tuple[AgentInfo, ...], step: Step
 ) -> Iterator[tuple[AgentInfo, Task]]:
-    common = fedavg.Task(state.common.weights, state.common.first)
     for agent in agents:
-        found = chosen_for(run, state, agent.name)
-        own = found and earlier.sent(*found, run.config.form, agent.memory_step, run.encodings.down)
-        yield agent, Task(common, own)
+        yield agent, task_for(run, state, agent, chosen_for(run, state, agent.name))
 
 
-def chosen_for(run: RunSpec[Config], state: State, agent: str) -> tuple[Earlier, saliency.Chosen] | None:
-    base = run.down(state.common.weights)
-    first = None if state.initial is None else run.down(state.initial)
+def task_for(run: RunSpec[Config], state: State, agent: AgentInfo, found: earlier.Found | None) -> Task:
+    own = found and earlier.sent(*found, run.config.form, agent.memory_step, run.encodings.down)
+    return Task(fedavg.Task(state.common.weights, state.common.first), own)
+
+
+def chosen_for(run: RunSpec[Config], state: State, agent: str) -> earlier.Found | None:
+    base, first = run.down(state.common.weights), state.initial and run.down(state.initial)
     n, budget = sum(base[name].size for name in state.scored), run.config.budget_bytes
     q = quantile_rule.of_bytes(n, budget, run.encodings.down) if budget else run.config.q
     return earlier.choose(run.config.rule(q), state.earlier, agent, base, state.scored, else_from=first)
@@ -118,8 +119,8 @@ def _start(task: Task, memory: Memory, site: Site[Config]) -> tuple[Weights, sal
         own = personal.whole(site, site.learner(), [task.common.first, memory.common.own, held])
         chosen = earlier.choose_on_agent(config.rule(), own, base, config.only, site, memory.score)
         return entries.restored(base, site.run.down(own), chosen.bits), chosen
-    chosen = saliency.Chosen(entries.bits_of(task.own), {})
-    return entries.put_back(base, task.own, held and site.run.down(held)), chosen
+    start = entries.put_back(base, task.own, held and site.run.down(held))
+    return start, saliency.Chosen(entries.bits_of(task.own), {})
 
 
 def merge(run: RunSpec[Config], state: State, replies: Iterator[tuple[AgentInfo, Reply]], step: Step) -> State:
@@ -140,8 +141,7 @@ def merge(run: RunSpec[Config], state: State, replies: Iterator[tuple[AgentInfo,
 
 
 def predict(task: Task, reply: Reply | None, memory: Memory, site: Site[Config], inputs: Samples) -> dict[str, Scores]:
-    learner = site.learner()
-    weights = reply.weights if reply else _start(task, memory, site)[0]
+    learner, weights = site.learner(), reply.weights if reply else _start(task, memory, site)[0]
     model = personal.whole(site, learner, [task.common.first, memory.common.own, weights])
     return {"personal": learner.scores(model, inputs)}
 

@@ -7,6 +7,7 @@ Down go, beside FedOBP's task, the personal entries of every candidate q, as nes
 the held-out samples that a start with each candidate gets right. The server takes the q that was right most often.
 """
 
+import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
@@ -24,16 +25,19 @@ from common.samples import Samples
 
 __all__ = ["Config", "Memory", "Reply", "State", "Task", "init", "merge", "plan", "predict", "result", "work"]
 
+log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class Config(fedobp.Config):
     q: float = 0.999  # until there are answers
-    candidates: tuple[float, ...] = (0.99, 0.997, 0.999, 0.9999)
+    candidates: tuple[float, ...] = (0.99, 0.997, 0.999, 0.9999)  # ascending
     remember: float = 0.8  # what the answers of one round are still worth in the next
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.candidates or not all(a < b for a, b in pairwise((-1e-9, *self.candidates, 1 + 1e-9))):
+        ascending = all(a < b for a, b in pairwise(self.candidates))
+        if not self.candidates or not ascending or not all(0 <= q <= 1 for q in self.candidates):
             raise ValueError(f"candidates must be ascending and in [0, 1], got {list(self.candidates)}")
         if not 0 <= self.remember <= 1 or self.score_on == "agent" or self.times or self.budget_bytes:
             raise ValueError("expected remember in [0, 1], score_on = 'server', and neither times nor budget_bytes")
@@ -69,13 +73,14 @@ def _at_best(run: RunSpec[Any], state: State) -> RunSpec[Any]:
 def plan(
     run: RunSpec[Any], state: State, agents: tuple[AgentInfo, ...], step: Step
 ) -> Iterator[tuple[AgentInfo, Task]]:
-    for agent, task in fedobp.plan(_at_best(run, state), state.obp, agents, step):
-        found = fedobp.chosen_for(run, state.obp, agent.name)
+    best = _at_best(run, state)
+    for agent in agents:
+        found = fedobp.chosen_for(best, state.obp, agent.name)
         levels: tuple[Sparse, ...] = ()
         if found is not None:
             upload, scored = found
             levels = quantile_rule.levels(run.config.rule(), scored.running, upload.weights, run.config.candidates)
-        yield agent, Task(task, levels)
+        yield agent, Task(fedobp.task_for(best, state.obp, agent, found), levels)
 
 
 def plan_evaluation(
@@ -95,14 +100,17 @@ def work(task: Task, memory: Memory, site: Site[Any]) -> tuple[Reply, Memory]:
 def _answer(task: Task, memory: Memory, site: Site[Any]) -> Answer:
     """How many held-out samples each candidate's start gets right, in the order of the candidates."""
     inputs = site.data.holdout
-    if not task.levels or not len(inputs):
+    if not task.levels:
+        return Answer()
+    site.count("trial (bytes)", sum(entries.sparse_bytes(level, site.run.encodings.down) for level in task.levels))
+    if not len(inputs):
+        log.warning('trials_unused reason="no held-out samples to measure q with: [data] holdout is their share"')
         return Answer()
     learner, right, common = site.learner(), [], task.obp.common
     for start in quantile_rule.starts(common.weights, task.levels):
         model = personal.whole(site, learner, [common.first, memory.common.own, start])
         found = learner.scores(model, inputs).argmax(axis=1) == inputs.labels
         right.append(int(np.count_nonzero(found)))
-    site.count("trial (bytes)", sum(entries.sparse_bytes(level, site.run.encodings.down) for level in task.levels))
     return Answer(tuple(reversed(right)), len(inputs))
 
 

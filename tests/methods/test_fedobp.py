@@ -154,14 +154,16 @@ def test_both_forms_and_scoring_on_the_agent_give_the_same_bits(config: dict[str
     assert len(set(common)) == 1
 
 
-def test_both_forms_agree_when_downloads_are_rounded(folders: Folders) -> None:
-    half = Case("half", fedobp.Config(q=0.5), encodings=Encodings("float16", "float16"))
-    fleets = [
-        loopback(fedobp, replace(half, config=replace(half.config, **way)), folders()).rounds(3)
-        for way in ({"form": "bits"}, {"form": "values"}, {"score_on": "agent"})
-    ]
+@pytest.mark.parametrize("first_contact", ["empty", "initial"])
+@pytest.mark.parametrize(("up", "down"), [("float16", "float16"), ("float32", "float16"), ("float16", "float32")])
+def test_all_ways_agree_when_payloads_are_rounded(up: Any, down: Any, first_contact: Any, folders: Folders) -> None:
+    config = fedobp.Config(q=0.5, first_contact=first_contact)
+    half = Case("half", config, encodings=Encodings(up, down))
+    ways = [{"form": "bits"}, {"form": "values"}] + [{"score_on": "agent"}] * (first_contact == "empty")
+    fleets = [loopback(fedobp, replace(half, config=replace(half.config, **way)), folders()).rounds(3) for way in ways]
     for name, start in starts(fleets[0]).items():
         assert all(same(start, starts(fleet)[name]) for fleet in fleets[1:])
+        assert not same(start, fleets[0].run.down(fleets[0].state.common.weights))
 
 
 def test_the_form_of_the_values_is_used_when_the_device_holds_another_model(tmp_path: Path) -> None:
@@ -196,13 +198,6 @@ def test_the_common_model_is_one_payload_for_all(tmp_path: Path) -> None:
     refs = [fleet.encoded(planned(fleet, name)).payloads for name in fleet.data]
     assert len({ref[0].sha256 for ref in refs}) == 1
     assert len({ref[1].sha256 for ref in refs}) == 3
-
-
-def test_keeping_an_upload_writes_no_file(tmp_path: Path) -> None:
-    fleet = loopback(fedobp, PLAIN, tmp_path).rounds(1)
-    uploads = {fleet.encoded(reply).payloads[0].sha256 for reply in fleet.replies.values()}
-    kept = {ref.sha256 for ref in fleet.encoded(fleet.state).payloads}
-    assert uploads <= kept
 
 
 # ------------------------------------------------------------------ first contact, layers, limits

@@ -1,6 +1,7 @@
 """FedOBP with a q found on held-out data: what the levels are, and that the server takes the best candidate."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,53 @@ def test_every_agent_with_an_earlier_model_answers(tmp_path: Path) -> None:
     assert fleet.counts["bert"]["trial (bytes)"] == 8 * (sum(len_of(fleet, "bert")) - 1)
 
 
+@pytest.mark.parametrize("aggregate", ["all", "shared"])
+def test_the_best_candidate_is_what_agents_start_from(aggregate: Any, tmp_path: Path) -> None:
+    case = Case("best", replace(PLAIN.config, aggregate=aggregate))
+    fleet = loopback(fedobp_held_out, case, tmp_path).rounds(2)
+    fleet.state = replace(fleet.state, trials=Trials((0.0, 9.0, 0.0, 0.0), 9.0))  # the second of CANDIDATES is .5
+    plain = replace(fleet.run, config=fedobp.Config(q=0.5, form="values", aggregate=aggregate))
+    found = fedobp.chosen_for(plain, fleet.state.obp, "bert")
+    assert found is not None
+    expected = entries.in_form("values", found[0].weights, found[1].bits, "float32")
+    for plan in (fleet.plan, evaluation_of(fleet)):
+        own = next(task for _, task in plan((fleet.info("bert"),), 9, "train")).obp.own
+        assert fleet.digest(own) == fleet.digest(expected)
+    step = fleet._new_step(9, "train", "merge")
+    replies = [(fleet.info(name), reply) for name, reply in fleet.replies.items()]
+    merged = fedobp_held_out.merge(fleet.run, fleet.state, iter(replies), step)
+    alone = fedobp.merge(plain, fleet.state.obp, ((info, reply.obp) for info, reply in replies), step)
+    assert fleet.digest(merged.obp) == fleet.digest(alone)
+
+
+def evaluation_of(fleet: Loopback) -> Any:
+    def plan(agents: tuple[AgentInfo, ...], number: int, phase: str) -> Any:
+        step = fleet._new_step(number, phase, "plan")
+        return fedobp_held_out.plan_evaluation(fleet.run, fleet.state, agents, step)
+
+    return plan
+
+
+def test_an_upload_is_scored_once_a_task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fleet = loopback(fedobp_held_out, PLAIN, tmp_path).rounds(2)
+    scored: list[str] = []
+    chosen_for = fedobp.chosen_for
+    monkeypatch.setattr(
+        fedobp, "chosen_for", lambda run, state, name: [scored.append(name), chosen_for(run, state, name)][1]
+    )
+    own_of(fleet, "bert")
+    assert scored == ["bert"]
+
+
+def test_trials_without_held_out_samples_are_counted_and_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    fleet = loopback(fedobp_held_out, PLAIN, tmp_path)
+    fleet.data = {name: replace(data, holdout=data.train.take(np.arange(0))) for name, data in fleet.data.items()}
+    fleet.rounds(2)
+    assert fleet.state.trials == Trials((0.0,) * 4, 0.0)
+    assert fleet.counts["bert"]["trial (bytes)"] > 0
+    assert "[data] holdout is their share" in caplog.text
+
+
 def len_of(fleet: Loopback, name: str) -> Iterator[int]:
     upload = fleet.state.obp.earlier.get(name)
     return (upload.weights[tensor].size for tensor in fleet.state.obp.scored)
@@ -91,6 +139,7 @@ def test_an_impossible_answer_is_the_agents_fault(answer: Answer, tmp_path: Path
         ({"candidates": ()}, "candidates must be ascending"),
         ({"candidates": (0.9, 0.5)}, r"got \[0.9, 0.5\]"),
         ({"candidates": (0.5, 1.5)}, "candidates must be ascending"),
+        ({"candidates": (-1e-10, 0.5)}, "candidates must be ascending"),
         ({"remember": 2.0}, "expected remember in"),
         ({"score_on": "agent"}, "score_on = 'server'"),
         ({"times": 3.0}, "neither times nor budget_bytes"),
