@@ -44,14 +44,15 @@ def _hierarchical(reading: Reading, part: Literal["precision", "recall", "f1"]) 
         if run.taxonomy is None or run.classes is None:
             raise ConfigError("a hierarchical metric needs the run's taxonomy: set [data] taxonomy")
         tree = taxonomy.build(run.taxonomy, run.classes)
-        predicted = reading(tree, _softmax(scores))
+        predicted = reading(tree, probabilities(scores))
         found = information.compare(tree, y + len(tree.children), predicted)
         return float(getattr(found, part).sum())
 
     return metric
 
 
-def _softmax(scores: Scores) -> NDArray[np.float64]:
+def probabilities(scores: Scores) -> NDArray[np.float64]:
+    """Their softmax."""
     p = np.exp(scores.astype(np.float64) - scores.max(axis=1, keepdims=True))
     shares: NDArray[np.float64] = p / p.sum(axis=1, keepdims=True)
     return shares

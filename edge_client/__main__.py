@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from common.errors import ConfigError, FederationError
+from common.errors import EXIT_USAGE, ConfigError, FederationError
 
 if TYPE_CHECKING:
     from edge_client.certificate import Tls
@@ -20,6 +20,7 @@ examples:
   edge-agent --data flowers=~/flowers --data scenes=~/scenes  two agents, HOST/flowers and HOST/scenes
   edge-agent --data named --agents 8 --workers 2              eight agents with parts of the run's own data set
   edge-agent doctor --server fl.example.org:8470 --data ~/photos --tls-ca ca.pem
+  edge-agent predict --data ~/photos --run birds new.jpg ~/more   classes of new images, by this agent's model
 
 exit codes:
   0 ended by its owner   2 usage   10 settings   11 address   12 certificates and keys
@@ -31,7 +32,10 @@ An agent never ends because of what a server answers: it says what is wrong and 
 
 
 def main(arguments: list[str] | None = None) -> int:
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = parser.parse_intermixed_args(arguments)
+    if options.files and options.command != "predict":
+        parser.error(f"files go with predict, got {options.files[0]} with {options.command}")
     os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")  # children are started afresh, never forked
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # what gRPC has to say arrives as a status
     from edge_client import logs
@@ -40,6 +44,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if options.command == "doctor":
             return _doctor(options)
+        if options.command == "predict":
+            return _predict(options)
         return _serve(options)
     except FederationError as fault:
         print(f"edge-agent: {fault}", file=sys.stderr)
@@ -56,7 +62,14 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "command", nargs="?", choices=("run", "doctor"), default="run", help="run (default), or look for what is wrong"
+        "command",
+        nargs="?",
+        choices=("run", "doctor", "predict"),
+        default="run",
+        help="run (default), look for what is wrong, or say what new images show",
+    )
+    parser.add_argument(
+        "files", nargs="*", type=Path, metavar="FILE", help="predict: images, folders of them, or an .npz with x"
     )
     parser.add_argument("--server", default="localhost:8470", metavar="HOST:PORT", help="default: %(default)s")
     parser.add_argument(
@@ -79,13 +92,15 @@ def _parser() -> argparse.ArgumentParser:
         "--memory-budget", type=_bytes, metavar="SIZE", help="for one task, above the idle process: 512MB"
     )
     parser.add_argument("--time-budget", type=float, metavar="SECONDS", help="for one task")
+    parser.add_argument("--run", metavar="RUN", help="predict: whose model; default: of the run it worked on last")
+    parser.add_argument("--top", type=_count, default=3, metavar="N", help="predict: so many classes; default: 3")
     tls = parser.add_argument_group("TLS", "needed unless the server is on this machine")
     tls.add_argument("--tls-ca", type=Path, metavar="FILE", help="certificate of the server's authority")
     tls.add_argument("--tls-cert", type=Path, metavar="FILE", help="this host's certificate")
     tls.add_argument("--tls-key", type=Path, metavar="FILE", help="its key")
     tls.add_argument("--tls-name", metavar="NAME", help="name in the server's certificate, when not the address")
     tls.add_argument("--insecure", action="store_true", help="no TLS to another machine: on trusted networks only")
-    parser.add_argument("--json", action="store_true", help="log lines (doctor: the findings) as JSON")
+    parser.add_argument("--json", action="store_true", help="log lines (doctor, predict: what they find) as JSON")
     parser.add_argument("-v", "--verbose", action="store_true")
     return parser
 
@@ -109,6 +124,18 @@ def _doctor(options: argparse.Namespace) -> int:
 
     findings = doctor.examine(_wishes(options), server=options.server, tls=_tls(options), state=_state_folder(options))
     return doctor.tell(findings, as_json=options.json, write=print)
+
+
+def _predict(options: argparse.Namespace) -> int:
+    from edge_client import predict
+
+    if not options.files:
+        raise ConfigError("predict what? Give images, folders of them, or an .npz with x", exit_code=EXIT_USAGE)
+    predicted = predict.predict(
+        _wishes(options), state=_state_folder(options), run=options.run, files=options.files, top=options.top
+    )
+    predict.tell(predicted, as_json=options.json, write=print)
+    return 0
 
 
 def _wishes(options: argparse.Namespace) -> "Wishes":

@@ -63,6 +63,7 @@ class Agent:
             transfers=Transfers(link, blobs, self._presence, setup.new_backoff),
             executor=executor,
             tell=self._presence.send,
+            remember=self._keep.remember,
             memory_limit_bytes=setup.memory_limit_bytes,
         )
         self._workers = [

@@ -32,6 +32,10 @@ class Ruler:
     section: EvaluationSection
     own_classes: NDArray[np.bool_]
 
+    def ruled(self, scores: Scores) -> Scores:
+        """Without the classes that [evaluation] label_space rules out."""
+        return metrics.ruled_out(scores, self.own_classes) if self.section.label_space == "own" else scores
+
 
 def measured(method: Method, held: Held, site: TaskSite, moment: str, ruler: Ruler) -> list[pb.Evaluation]:
     """One moment on every split that has samples, for each reading that `predict` names."""
@@ -64,7 +68,5 @@ def _evaluation(reading: str, scores: Scores, inputs: Samples, run: RunSpec[Any]
             f"predict of method {run.method} gave scores of shape {scores.shape} as {reading!r}, "
             f"expected {(len(inputs), len(ruler.own_classes))}"
         )
-    if ruler.section.label_space == "own":
-        scores = metrics.ruled_out(scores, ruler.own_classes)
-    sums: Mapping[str, float] = metrics.sums(ruler.section.metrics, scores, inputs.labels, run)
+    sums: Mapping[str, float] = metrics.sums(ruler.section.metrics, ruler.ruled(scores), inputs.labels, run)
     return pb.Evaluation(reading=reading, label_space=ruler.section.label_space, n=len(inputs), sums=sums)

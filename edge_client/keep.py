@@ -14,7 +14,7 @@ from common.blobs import Blobs
 from edge_client.memory import Archive
 from edge_client.offers import Offers
 
-RECENT = 8  # last offers of different (run, agent) whose payloads stay: the current global model of a few runs
+RECENT = 8  # last tasks of different (run, agent) whose payloads stay: the current models of a few runs
 SWEEP_EVERY_S = 5.0  # short tasks leave little, and looking costs milliseconds
 OVERDUE = 16  # tasks ended with garbage left behind, because another always ran: the next one waits
 
@@ -29,16 +29,21 @@ class Keep:
         self._ended = 0
         self._next_at = 0.0
         self._recent: OrderedDict[tuple[str, str], frozenset[bytes]] = OrderedDict()
+        for last in reversed(memories.last_tasks()[:RECENT]):
+            self._note(last.offer, last.memory.payloads)
 
     def begin(self, offer: pb.Offer) -> None:
         with self._changed:
             self._changed.wait_for(lambda: self._ended < OVERDUE)
             self._running += 1
-            place = (offer.key.run, offer.key.agent)
-            self._recent[place] = frozenset(digests_of(offer))
-            self._recent.move_to_end(place)
-            while len(self._recent) > RECENT:
-                self._recent.popitem(last=False)
+            before = self._recent.get((offer.key.run, offer.key.agent), ())  # until the task has what it needs
+            self._note(offer, (), before)
+
+    def remember(self, server: str, offer: pb.Offer, memory: pb.Record | None) -> None:
+        """A task and the memory that it begins with: `edge-agent predict` wants both, and so does the next start."""
+        self._memories.of(server).keep_last(pb.LastTask(offer=offer, memory=memory))
+        with self._changed:
+            self._note(offer, () if memory is None else memory.payloads)
 
     def end(self) -> None:
         with self._changed:
@@ -58,6 +63,13 @@ class Keep:
                 is_whole = hashlib.file_digest(file, "sha256").digest() == digest
             if not is_whole:
                 self._blobs.remove(digest)
+
+    def _note(self, offer: pb.Offer, memory: Iterable[pb.PayloadRef], before: Iterable[bytes] = ()) -> None:
+        place = (offer.key.run, offer.key.agent)
+        self._recent[place] = frozenset([*digests_of(offer), *(ref.sha256 for ref in memory), *before])
+        self._recent.move_to_end(place)
+        while len(self._recent) > RECENT:
+            self._recent.popitem(last=False)
 
     def _sweep(self) -> None:
         kept = self._remembered().union(*self._recent.values())

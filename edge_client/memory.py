@@ -13,15 +13,18 @@ import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TypeVar
 from urllib.parse import quote
 
 from common import pb
-from common.files import fsync_folder, replace, write_durably
+from common.files import fsync_folder, replace, write_at_once, write_durably
 
 log = logging.getLogger(__name__)
 
 NONE = -1  # the step of an agent that holds no memory
 LONGEST_NAME = 200  # of a folder: file systems end at 255 bytes
+LAST = "last"
+Kept = TypeVar("Kept", pb.Pending, pb.LastTask)
 
 
 class Memories:
@@ -73,6 +76,20 @@ class Memories:
         pending = self.pending(run, agent)
         if pending is not None:
             self._refused(run, agent, pending, keep_refused)
+
+    def keep_last(self, last: pb.LastTask) -> None:
+        """Not forced to the disk: a power cut leaves the one before, or none."""
+        key = last.offer.key
+        path = self._place(key.run, key.agent) / LAST
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_at_once(path, [last.SerializeToString(deterministic=True)])
+
+    def last_tasks(self) -> Iterator[tuple[float, pb.LastTask]]:
+        """Of every agent and run, with the time when it began (Unix seconds)."""
+        for path in self._folder.glob(f"*/*/{LAST}"):
+            last = _parsed(path, pb.LastTask)
+            if last is not None:
+                yield path.stat().st_mtime, last
 
     def drop_pending(self, run: str, agent: str) -> None:
         self._drop(run, agent, "pending")
@@ -136,7 +153,7 @@ class Memories:
     def _read(self, path: Path) -> pb.Pending | None:
         with self._lock:
             if path not in self._known:
-                self._known[path] = _parsed(path)
+                self._known[path] = _parsed(path, pb.Pending)
             return self._known[path]
 
     def _write(self, path: Path, message: pb.Pending) -> None:
@@ -169,6 +186,11 @@ class Archive:
         for memories in self._all():
             yield from memories.records()
 
+    def last_tasks(self) -> list[pb.LastTask]:
+        """Of every server, agent and run, the latest first."""
+        found = [one for memories in self._all() for one in memories.last_tasks()]
+        return [last for _, last in sorted(found, key=lambda one: one[0], reverse=True)]
+
     def forget(self, before: float) -> None:
         for memories in self._all():
             memories.forget(before)
@@ -184,10 +206,10 @@ def _segment(name: str) -> str:
     return quoted if len(quoted) <= LONGEST_NAME else hashlib.sha256(name.encode()).hexdigest()
 
 
-def _parsed(path: Path) -> pb.Pending | None:
+def _parsed(path: Path, kind: type[Kept]) -> Kept | None:
     """The message there; a damaged file is put aside, and the server hears that this memory is missing."""
     try:
-        return pb.Pending.FromString(path.read_bytes())
+        return kind.FromString(path.read_bytes())
     except FileNotFoundError:
         return None
     except pb.DecodeError:

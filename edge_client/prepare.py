@@ -46,6 +46,12 @@ def _check_budget(job: Job, spec: RunSpec[Any], n_classes: int) -> None:
 
 
 def open_data(job: Job, run: Run, spec: RunSpec[Any]) -> AgentData:
+    """The agent's data under the run's classes, as the model sees them."""
+    return encoded(open_as_they_are(job, run, spec), spec.model)
+
+
+def open_as_they_are(job: Job, run: Run, spec: RunSpec[Any]) -> AgentData:
+    """Likewise, before any encoder."""
     section, shape = run.file.data, model_input(spec.model)
     if job.agent.named:
         if not job.offer.HasField("data"):
@@ -55,7 +61,7 @@ def open_data(job: Job, run: Run, spec: RunSpec[Any]) -> AgentData:
         data = opening.open_path(Path(job.agent.data), job.agent.name, section, shape)
     else:
         raise ConfigError(f"agent {job.agent.name} has no data: start it with --data PATH or --data named")
-    return encoded(under(data, None if spec.head == "agent" else spec.classes), spec.model)
+    return under(data, None if spec.head == "agent" else spec.classes)
 
 
 def model_input(model: ModelSpec) -> tuple[int, ...] | None:

@@ -33,6 +33,7 @@ class Desk:
     transfers: Transfers
     executor: Executor
     tell: Callable[[pb.AgentEvent], None]
+    remember: Callable[[str, pb.Offer, pb.Record | None], None]  # server, task, memory
     memory_limit_bytes: int | None = None
     runs: dict[bytes, Run] = field(default_factory=dict)  # by digest, those read last
 
@@ -134,12 +135,10 @@ def _execute(task: InHand, desk: Desk, *, keep_refused: bool) -> Outcome:
     task.is_cancellable = not keep_refused  # what a purely local method has learnt stays, merged or not
     if task.withdrawn.is_set():
         raise Withdrawn
-    job = Job(
-        offer=task.offer,
-        agent=desk.configs[key.agent],
-        memory=None if held is None else held.memory,
-        memory_limit_bytes=desk.memory_limit_bytes,
-    )
+    memory = None if held is None else held.memory
+    if key.kind != pb.PREPARE:
+        desk.remember(task.server, task.offer, memory)
+    job = Job(task.offer, desk.configs[key.agent], memory, desk.memory_limit_bytes)
     try:
         with Telling(task.offer.key, desk.tell) as progress:
             return desk.executor.run(job, progress)

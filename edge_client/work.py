@@ -4,24 +4,32 @@ Evaluation moments come after the work and have random numbers of their own, so 
 """
 
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from common import methods, pb, seeds
 from common.errors import RemoteFault
 from common.meter import Measured, Meter
-from common.method import Method, Skip, Training
+from common.method import Method, Scores, Skip, Training
 from common.payloads import Encoding
+from common.samples import Samples
 from common.wire import records
 from edge_client import accelerator, evaluation
 from edge_client.data.agent_data import AgentData
 from edge_client.data.loaded import LoadedSource, loaded
 from edge_client.evaluation import Held, Ruler
+from edge_client.features import encoded
 from edge_client.job import Finished, Job, Outcome, Progress, Skipped
-from edge_client.prepare import open_data, prepared
+from edge_client.prepare import model_input, open_as_they_are, open_data, prepared
 from edge_client.site import Embeddings, TaskSite, Trained, Views, views
 from edge_client.workplace import Workplace
+
+Inputs = Callable[[AgentData, tuple[int, ...] | None], Samples]  # for an agent's data and what its model takes
+AT_ONCE = 256  # samples that are predicted at a time
 
 
 def run_job(job: Job, place: Workplace, progress: Progress, *, isolated: bool = False) -> Outcome:
@@ -42,6 +50,17 @@ def run_job(job: Job, place: Workplace, progress: Progress, *, isolated: bool = 
     place.is_warm = True
     outcome.report.wall_s = time.monotonic() - begin
     return outcome
+
+
+def predictions(job: Job, place: Workplace, inputs: Inputs) -> tuple[tuple[str, ...], dict[str, Scores]]:
+    """Class names, and for each reading the scores (n, n_classes) of samples that are none of the agent's.
+
+    The model is the one that an evaluation by this job's offer would measure.
+
+    Raises:
+        ConfigError: the samples do not fit, or the agent's own data cannot be opened any more.
+    """
+    return _Task(job, place, lambda phase, fraction: None).predict(inputs)
 
 
 class _Task:
@@ -95,6 +114,17 @@ class _Task:
         report = self._report(Trained(), isolated=False)
         self._seconds(report)
         return Finished(None, None, report, evaluations)
+
+    def predict(self, inputs: Inputs) -> tuple[tuple[str, ...], dict[str, Scores]]:
+        samples = inputs(open_as_they_are(self.job, self.run, self.spec), model_input(self.spec.model))
+        none = samples.take(np.arange(0))
+        seen = encoded(AgentData("inputs", self.classes, samples, none), self.spec.model).train
+        parts = [seen.take(np.arange(i, min(i + AT_ONCE, len(seen)))) for i in range(0, len(seen), AT_ONCE)]
+        site = self._site("merged")
+        found = [self.method.predict(self.task, None, self.memory, site, part) for part in parts]
+        return self.classes, {
+            reading: self.ruler.ruled(np.concatenate([f[reading] for f in found])) for reading in found[0]
+        }
 
     def _moments(self, known: dict[str, Held]) -> tuple[pb.Evaluation, ...]:
         found: list[pb.Evaluation] = []

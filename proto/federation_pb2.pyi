@@ -613,6 +613,14 @@ class Pending(_message.Message):
     held_step: int
     def __init__(self, reply: _Optional[_Union[RecordHeader, _Mapping]] = ..., memory: _Optional[_Union[Record, _Mapping]] = ..., held_step: _Optional[int] = ...) -> None: ...
 
+class LastTask(_message.Message):
+    __slots__ = ("offer", "memory")
+    OFFER_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_FIELD_NUMBER: _ClassVar[int]
+    offer: Offer
+    memory: Record
+    def __init__(self, offer: _Optional[_Union[Offer, _Mapping]] = ..., memory: _Optional[_Union[Record, _Mapping]] = ...) -> None: ...
+
 class HeldMemory(_message.Message):
     __slots__ = ("step", "memory")
     STEP_FIELD_NUMBER: _ClassVar[int]

@@ -331,6 +331,12 @@ def _(world: World) -> list[Said]:
     return [world.agent("--data", str(path))]
 
 
+@situation("predict: the agent has no model of the run")
+def _(world: World) -> list[Said]:
+    own = ("--name", "device", "--state-dir", str(world.folder / "nothing"))
+    return [world.agent("predict", *own, "--data", str(world.data("whole")), "--run", "birds", "new.npz")]
+
+
 @situation("unreadable data: an .npz without labels")
 def _(world: World) -> list[Said]:
     np.savez(world.folder / "unlabelled.npz", x=np.zeros((3, 2), np.float32))

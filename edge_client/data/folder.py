@@ -81,7 +81,7 @@ def _opened(root: Path, stamp: tuple[int, ...], shape: tuple[int, ...] | None) -
     found: list[_Image] = []
     sizes: list[int] = []
     bad: list[Path] = []
-    unlabelled = [(path, UNLABELLED) for path in _files(root / "unlabelled")]
+    unlabelled = [(path, UNLABELLED) for path in files_in(root / "unlabelled")]
     for files in [*(_labelled(tree, classes) for tree in trees), unlabelled]:
         before = len(found)
         for path, label in files:
@@ -129,10 +129,10 @@ def _folders(tree: Path) -> list[Path]:
 
 
 def _labelled(tree: Path, classes: tuple[str, ...]) -> list[tuple[Path, int]]:
-    return [(path, classes.index(c.name)) for c in _folders(tree) if c.name in classes for path in _files(c)]
+    return [(path, classes.index(c.name)) for c in _folders(tree) if c.name in classes for path in files_in(c)]
 
 
-def _files(folder: Path) -> list[Path]:
+def files_in(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
 
 
