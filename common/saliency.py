@@ -102,7 +102,7 @@ def slopes_of(form: Form, own: Weights, learner: Learner, site: Site[Any]) -> We
     for i in range(len(samples)):
         for name, gradient in learner.gradients(own, samples.take(np.array([i])), objective).items():
             square = np.square(gradient.astype(np.float32, copy=False)) / np.float32(len(samples))
-            total[name] = total[name] + square if name in total else square
+            total[name] = np.asarray(total[name] + square if name in total else square, np.float32)
     return Weights(total)
 
 

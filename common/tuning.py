@@ -8,10 +8,11 @@ import numpy as np
 from common import personal
 from common.errors import ConfigError, RemoteFault
 from common.method import AgentInfo, Model, Spec
-from common.payloads import Payload, Weights
+from common.payloads import Blob, Payload, Weights
 
 Tune = Literal["head", "last", "all"]
 BatchNorm = Literal["average", "local", "re-estimated"]
+HEAD, CLASSES = "head.", "classes."  # in the names of a result's payloads, before that of a task
 
 
 def trunk(model: Model, given: Payload | None, rng: np.random.Generator) -> Weights:
@@ -24,6 +25,19 @@ def given(start: Mapping[str, Payload], prefix: str) -> dict[str, Weights]:
     """Those weights of an earlier run's result whose names begin so, by the rest of their names."""
     found = {name.removeprefix(prefix): start[name] for name in start if name.startswith(prefix)}
     return {name: payload for name, payload in found.items() if isinstance(payload, Weights)}
+
+
+def heads_as_payloads(heads: Mapping[str, Weights], classes: Mapping[str, str]) -> dict[str, Payload]:
+    """Heads by task, each with the digest of the class list that it is of."""
+    found: dict[str, Payload] = {HEAD + task: head for task, head in heads.items()}
+    known = [task for task in heads if task in classes]
+    return found | {CLASSES + task: Blob("text/plain", classes[task].encode()) for task in known}
+
+
+def given_heads(start: Mapping[str, Payload]) -> tuple[dict[str, Weights], dict[str, str]]:
+    """What `heads_as_payloads` made of them in an earlier run."""
+    lists = {name.removeprefix(CLASSES): start[name] for name in start if name.startswith(CLASSES)}
+    return given(start, HEAD), {task: bytes(b.data).decode() for task, b in lists.items() if isinstance(b, Blob)}
 
 
 def moving(parameters: Mapping[str, Spec], tune: Tune) -> tuple[str, ...]:

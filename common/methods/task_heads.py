@@ -23,7 +23,7 @@ from common.methods import fedavg
 from common.payloads import Payload, Weights
 from common.samples import Samples
 
-HEAD, GROUP = "head.", "weights."  # in the names of a result's payloads: HEAD + task, GROUP + agent or task
+GROUP = "weights."  # in the names of a result's payloads, before that of an agent or task
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ def init(run: RunSpec[Config], model: Model, start: Mapping[str, Payload], rng: 
     groups = {group: tuning.trunk(model, weights, rng) for group, weights in tuning.given(start, GROUP).items()}
     if groups and common:
         raise ConfigError("backbones that were trained apart are not averaged: set [method] backbone = 'own'")
-    return State(backbone.without(common), groups, backbone.only(common) or None, tuning.given(start, HEAD), {})
+    return State(backbone.without(common), groups, backbone.only(common) or None, *tuning.given_heads(start))
 
 
 def plan(
@@ -131,7 +131,7 @@ def predict(task: Task, reply: Reply | None, memory: Memory, site: Site[Config],
 def result(run: RunSpec[Config], state: State) -> dict[str, Payload]:
     found: dict[str, Payload] = {"weights": state.backbone.updated(state.tuned or {})}
     found |= {GROUP + group: weights for group, weights in state.groups.items()}
-    return found | {HEAD + task: head for task, head in state.heads.items()}
+    return found | tuning.heads_as_payloads(state.heads, state.classes)
 
 
 def _start(task: Task, memory: Memory, site: Site[Config], learner: Learner) -> tuple[Weights, Weights]:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from common import tuning
 from common.errors import ConfigError, RemoteFault
 from common.method import Fitted, Learner, ModelSpec, Scalar, Scores, Spec, Term, Training
 from common.methods import task_heads
@@ -234,11 +235,19 @@ def test_own_statistics_stay_and_are_taken_once(tmp_path: Path) -> None:
 def test_the_result_is_the_backbone_and_the_heads_by_task(tmp_path: Path) -> None:
     run = fleet(tmp_path, tune="all", backbone="average", heads="average").rounds(1)
     found = task_heads.result(run.run, run.state)
-    assert set(found) == {"weights", "head.tiny2"}
+    assert set(found) == {"weights", "head.tiny2", "classes.tiny2"}
     assert set(found["weights"]) == {"trunk.weight"}
     again = loopback(task_heads, replace(BY_HAND, start=found), tmp_path / "again")
     assert again.state.backbone["trunk.weight"] == [3.0]
     assert again.state.heads["tiny2"]["classifier.bias"].tolist() == [1.0, 1.0]
+    assert again.state.classes == run.state.classes
+
+
+def test_a_head_of_an_earlier_run_is_for_agents_with_its_classes(tmp_path: Path) -> None:
+    start = tuning.heads_as_payloads({"tiny2": head(1.0)}, {"tiny2": "ff" * 32})  # as many, but others
+    run = loopback(task_heads, replace(BY_HAND, start=start), tmp_path)
+    with pytest.raises(RemoteFault, match="agent a: its task 'tiny2' has other classes than the run knows"):
+        run.rounds(1)
 
 
 def test_backbones_of_agents_and_tasks_go_to_theirs(tmp_path: Path) -> None:
