@@ -1,7 +1,7 @@
 """Means over agents that hold one running sum each, whatever the number of replies."""
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +10,7 @@ from common.errors import QuorumMissed, RemoteFault
 from common.payloads import Array, Weights
 
 _BLOCK = 1 << 17  # entries
+NOTHING = "nothing to average: the replies of this step stand for no samples, state left unchanged"
 Bits = Mapping[str, NDArray[np.bool_]]
 
 
@@ -21,11 +22,11 @@ def weighted_mean(parts: Iterable[tuple[str, float, Weights]], like: Weights) ->
 
     Args:
         parts: agent name, mass (samples, say; finite, >= 0), weights.
-        like: what every agent must have sent, by names and shapes.
+        like: what every agent must have sent, by names, shapes and dtypes.
 
     Raises:
         QuorumMissed: the masses add up to zero, or there are no parts: there is no mean, and zeros are not one.
-        RemoteFault: an agent sent other names or shapes, or a mass that is no mass.
+        RemoteFault: an agent sent something else, or a mass that is no mass.
     """
     return mean_of_shared(((agent, mass, weights, {}) for agent, mass, weights in parts), like)
 
@@ -53,25 +54,43 @@ def means_by_node(parts: Iterable[tuple[str, str, float, Weights]], like: Mappin
         QuorumMissed: no node has any mass.
         RemoteFault: as above, or an agent sent a node that `like` does not have.
     """
+
+    def checked() -> Iterator[tuple[str, str, float, Weights]]:
+        for agent, node, mass, weights in parts:
+            if node not in like:
+                raise RemoteFault(f"agent {agent}: expert {node!r} is of no inner node of the run's taxonomy")
+            yield agent, node, mass, weights
+
+    return _means(checked(), lambda node: like[node])
+
+
+def means_by_group(parts: Iterable[tuple[str, str, float, Weights]], like: Weights) -> dict[str, Weights]:
+    """As `means_by_node`, for groups of agents that all have the same model."""
+    return _means(parts, lambda group: like)
+
+
+def _means(parts: Iterable[tuple[str, str, float, Weights]], like: Callable[[str], Weights]) -> dict[str, Weights]:
     running: dict[str, RunningMean] = {}
-    for agent, node, mass, weights in parts:
-        if node not in like:
-            raise RemoteFault(f"agent {agent}: expert {node!r} is of no inner node of the run's taxonomy")
-        if node not in running:
-            running[node] = RunningMean(like[node])
-        running[node].add(agent, mass, weights)
-    means = {node: mean.mean() for node, mean in running.items() if mean.mass > 0}
+    for agent, group, mass, weights in parts:
+        if group not in running:
+            running[group] = RunningMean(like(group))
+        running[group].add(agent, mass, weights)
+    means = {group: mean.mean() for group, mean in running.items() if mean.mass > 0}
     if not means:
-        raise QuorumMissed("nothing to average: the replies of this step stand for no samples, state left unchanged")
+        raise QuorumMissed(NOTHING)
     return means
 
 
 class RunningMean:
-    """A mean under way; `mass` is what has been added so far."""
+    """A mean under way; `mass` is what has been added so far.
+
+    Before a second part comes, nothing is summed: a mean of one is that one, which may lie on the disk.
+    """
 
     def __init__(self, like: Weights) -> None:
         self.mass = 0.0
         self._like = like
+        self._first: tuple[float, Weights] | None = None
         self._sums: dict[str, NDArray[np.float64]] = {}
         self._masses: dict[str, NDArray[np.float64]] = {}  # of shape () unless an agent shares less than a whole tensor
         self._peaks: dict[str, Array] = {}
@@ -83,7 +102,16 @@ class RunningMean:
         check_bits(agent, own, self._like)
         if mass == 0:
             return
+        if not self.mass and not own:
+            self._first = mass, weights
+        else:
+            if self._first is not None:
+                self._add(*self._first, {})
+                self._first = None
+            self._add(mass, weights, own)
         self.mass += mass
+
+    def _add(self, mass: float, weights: Weights, own: Bits) -> None:
         for name, array in weights.items():
             if is_counter(self._like, name):
                 self._peaks[name] = np.maximum(self._peaks[name], array) if name in self._peaks else array
@@ -96,9 +124,10 @@ class RunningMean:
     def mean(self) -> Weights:
         like = self._like
         if self.mass == 0:
-            raise QuorumMissed(
-                "nothing to average: the replies of this step stand for no samples, state left unchanged"
-            )
+            raise QuorumMissed(NOTHING)
+        if self._first is not None:
+            alone = self._first[1]
+            return Weights({name: alone[name] for name in like}, like.kinds)
         means = {
             name: self._peaks[name]
             if is_counter(like, name)
@@ -150,6 +179,9 @@ def check_like(agent: str, weights: Weights, like: Weights) -> None:
         if weights[name].shape != array.shape:
             expected, got = list(array.shape), list(weights[name].shape)
             raise RemoteFault(f"agent {agent}: tensor {name!r} has another shape, expected {expected}, got {got}")
+        if weights[name].dtype != array.dtype:
+            got_dtype = weights[name].dtype
+            raise RemoteFault(f"agent {agent}: tensor {name!r} must be of {array.dtype}, got {got_dtype}")
     extra = [name for name in weights if name not in like]
     if extra:
         raise RemoteFault(f"agent {agent}: tensor {extra[0]!r} is not part of the run's model")

@@ -93,7 +93,8 @@ def losses(
 ) -> Iterator[tuple[str, tuple[float, ...]]]:
     """Node, and the summed loss of its held-out samples at each of TEMPERATURES.
 
-    A class's loss is the sum of those along its path, so minimising each node's minimises the loss over classes.
+    With targets = "children" a class's loss is the sum of those along its path, so minimising each node's minimises the
+    loss over classes; with "leaves" it is the loss of the node's own outputs, of which decoding takes sums.
     """
     for node in (n for n in family.tree.children if n in experts):
         mine = site.data.holdout.relabel(family.labels(node), len(family.outputs(node)))

@@ -94,6 +94,8 @@ def check_config(config: Any) -> None:  # Any: of method hier_moe
 
 
 def tree_of(run: RunSpec[Any]) -> Taxonomy:
+    if run.head == "agent":
+        raise ConfigError(f"method {run.method} has one tree for all agents: it needs [model] head = 'run'")
     if run.taxonomy is None or run.classes is None:
         raise ConfigError(f"method {run.method} needs a class taxonomy that all agents share: set [data] taxonomy")
     return taxonomy.build(run.taxonomy, run.classes)
@@ -155,7 +157,7 @@ def first(
     return experts, tuple(node for node in experts if not isinstance(start.get(node), Weights))
 
 
-def trunk_of(model: Model, start: Mapping[str, Payload]) -> Weights:
+def trunk_of(model: Model, start: Mapping[str, Payload], objective: str) -> Weights:
     """The trunk of an earlier run's model, without its head."""
     given = start.get("trunk", start.get("weights"))
     if not isinstance(given, Weights):
@@ -163,6 +165,9 @@ def trunk_of(model: Model, start: Mapping[str, Payload]) -> Weights:
             'trunk = "shared_frozen" needs the trunk of an earlier run: set [run] init_from, and where its weights'
             ' are not called "weights", init_map, for example {trunk = "root"} for the root expert of a tree'
         )
+    if objective != "cross_entropy":
+        need = "experts on a frozen trunk see features, not images: set [objective] name = 'cross_entropy'"
+        raise ConfigError(f"{need}, got {objective!r}")
     specs = model.parameters(n_classes=0)
     for name, spec in specs.items():
         got = list(given[name].shape) if name in given else "nothing"

@@ -14,14 +14,15 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from common.errors import RemoteFault
-from common.method import Scores, Term
+from common.errors import ConfigError, RemoteFault
+from common.method import RunSpec, Scores, Term
 from common.payloads import Prototypes
 from common.samples import Labels
 
 Weighting = Literal["weighted", "uniform"]
 Of = Literal["samples", "means"]
 TERMS: dict[Of, str] = {"samples": "prototypes", "means": "prototype_means"}  # of a learner, by what is drawn to g
+MOST = np.iinfo(np.int64).max  # samples of a class: agents say how many, and sums may exceed it
 BELOW = 10.0  # how far under all others an absent class scores: finite, so that losses can be summed
 
 
@@ -46,6 +47,16 @@ class Known:
 
     prototypes: Prototypes | None = None
     ages: tuple[int, ...] = ()
+
+
+def check_run(run: RunSpec[Any]) -> None:
+    """Raises ConfigError when class means of different agents, or of one image's features, would not be alike."""
+    if run.model.options.get("features") == "dense":
+        raise ConfigError(
+            f"{run.method} takes one feature an image: it needs [model] features = 'global', not 'dense'"
+        )
+    if run.head == "agent":
+        raise ConfigError(f"{run.method} compares classes across agents: it needs [model] head = 'run', got 'agent'")
 
 
 def class_means(
@@ -111,7 +122,7 @@ class Merging:
             return Known()
         ids = sorted(kept)
         vectors = np.stack([kept[c][0] for c in ids]).astype(np.float32)
-        counts = np.array([kept[c][1] for c in ids], np.int64)
+        counts = np.array([min(kept[c][1], MOST) for c in ids], np.int64)
         return Known(Prototypes(np.array(ids, np.int64), counts, vectors), tuple(kept[c][2] for c in ids))
 
     def _check(self, agent: str, sent: Prototypes) -> None:
@@ -128,6 +139,8 @@ class Merging:
             )
         if self.n_classes is not None and len(ids) and ids.max() >= self.n_classes:
             raise RemoteFault(f"agent {agent}: prototype of class {ids.max()}, the run has {self.n_classes} classes")
+        if sent.vectors.dtype != np.float32:
+            raise RemoteFault(f"agent {agent}: prototypes must be of float32, got {sent.vectors.dtype}")
         if not np.isfinite(sent.vectors).all():
             raise RemoteFault(f"agent {agent}: prototypes hold NaN or infinity")
 

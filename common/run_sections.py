@@ -1,5 +1,6 @@
 """The sections of a run file, as frozen dataclasses: every key, its default, and the range that it must be in."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -9,6 +10,17 @@ from common.method import Scalar
 from common.toml_reader import INTERNAL, REST
 
 Moment = Literal["start", "trained", "merged", "finetuned"]
+
+
+def _at_least(least: int, **values: float | None) -> None:
+    for name, value in values.items():
+        if value is not None and not least <= value < math.inf:  # NaN is neither
+            raise ValueError(f"{name} must be at least {least}, got {value}")
+
+
+def _check_seed(seed: int) -> None:
+    if not -(2**63) <= seed < 2**63:
+        raise ValueError(f"seed must fit into 64 bits, got {seed}")
 
 
 @dataclass(frozen=True)
@@ -24,8 +36,8 @@ class RunSection:
     memory_from: Literal["none", "init_from"] = "none"
 
     def __post_init__(self) -> None:
-        if self.rounds < 1:
-            raise ValueError(f"rounds must be at least 1, got {self.rounds}")
+        _at_least(1, rounds=self.rounds)
+        _check_seed(self.seed)
         if self.memory_from != "none":
             raise ValueError(
                 'memory_from = "init_from" is not available yet: agents begin a run with empty memories, whatever it'
@@ -64,11 +76,8 @@ class OptimiserSection:
     steps: int | None = None
 
     def __post_init__(self) -> None:
-        if self.lr < 0 or self.batch < 1 or self.epochs < 0:
-            raise ValueError(
-                f"lr and epochs must not be negative and batch at least 1, "
-                f"got lr {self.lr}, epochs {self.epochs}, batch {self.batch}"
-            )
+        _at_least(0, lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay, epochs=self.epochs)
+        _at_least(1, batch=self.batch, steps=self.steps)
 
 
 @dataclass(frozen=True)
@@ -97,6 +106,13 @@ class DataSection:
     taxonomy: str | tuple[tuple[str, ...], ...] | None = None  # (parent, child) edges, a file of them, or "coarse"
 
     def __post_init__(self) -> None:
+        _at_least(
+            1, n_agents=self.n_agents, shots=self.shots, limit=self.limit, classes_per_agent=self.classes_per_agent
+        )
+        _at_least(0, min_samples=self.min_samples)
+        _check_seed(self.seed)
+        if not 0 < self.alpha < math.inf:
+            raise ValueError(f"alpha must be above 0 and finite, got {self.alpha}")
         if self.parted_among is not None and self.parted_among < (self.n_agents or 1):
             raise ValueError(f"parted_among must be at least n_agents = {self.n_agents}, got {self.parted_among}")
         if not 0 <= self.holdout < 1 or not 0 <= self.test_fraction < 1:
@@ -153,7 +169,10 @@ class EvaluationSection:
     metrics: tuple[str, ...] = ("accuracy", "loss")
 
     def __post_init__(self) -> None:
-        if isinstance(self.agents, str) and self.agents not in ("all", "sampled"):
+        _at_least(0, every=self.every, every_task=self.every_task, finetune_epochs=self.finetune_epochs)
+        if not isinstance(self.agents, str):
+            _at_least(1, agents=self.agents)
+        elif self.agents not in ("all", "sampled"):
             raise ValueError(f"agents must be 'all', 'sampled' or a number, got {self.agents!r}")
 
 

@@ -4,6 +4,7 @@ Any number under [method], [model], [objective], [optimiser] or [agents] may be 
 keeps its table as written, and both sides read the sections from it again for each round.
 """
 
+import json
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -260,8 +261,7 @@ def _toml(value: object) -> str:
         case int() | float():
             return repr(value)
         case str():
-            escaped = value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
-            return f'"{escaped}"'
+            return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")  # JSON leaves that one as it is
         case Mapping():
             return "{" + ", ".join(f"{_toml_key(k)} = {_toml(v)}" for k, v in value.items()) + "}"
         case list() | tuple():
@@ -270,7 +270,8 @@ def _toml(value: object) -> str:
 
 
 def _toml_key(key: str) -> str:
-    return key if key.replace("_", "").replace("-", "").isalnum() else _toml(key)
+    is_bare = key.isascii() and key.replace("_", "").replace("-", "").isalnum()
+    return key if is_bare else _toml(key)
 
 
 def _copied(value: Any) -> Any:

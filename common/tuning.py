@@ -6,6 +6,7 @@ from typing import Literal
 import numpy as np
 
 from common import personal
+from common.average import check_like
 from common.errors import ConfigError, RemoteFault
 from common.method import AgentInfo, Model, Spec
 from common.payloads import Blob, Payload, Weights
@@ -19,6 +20,19 @@ def trunk(model: Model, given: Payload | None, rng: np.random.Generator) -> Weig
     """A backbone without a head: the given one, checked against the model, or the model's first draw."""
     start = {} if given is None else {"weights": given}
     return personal.first_weights(model, start, rng).without(personal.head(model.parameters()))
+
+
+def trunks(
+    model: Model, parts: Mapping[str, Weights], rng: np.random.Generator, *, averaged: bool
+) -> dict[str, Weights]:
+    """Backbones that were trained apart, by agent or task.
+
+    Raises:
+        ConfigError: what is tuned of them would be averaged.
+    """
+    if parts and averaged:
+        raise ConfigError("backbones that were trained apart are not averaged: set [method] backbone = 'own'")
+    return {name: trunk(model, weights, rng) for name, weights in parts.items()}
 
 
 def given(start: Mapping[str, Payload], prefix: str) -> dict[str, Weights]:
@@ -70,8 +84,19 @@ def own_norm(parameters: Mapping[str, Spec], rule: BatchNorm) -> tuple[str, ...]
     return personal.batch_norm(parameters, rule)
 
 
-def need_labels(parameters: Mapping[str, Spec], objective: str) -> None:
-    """Raises ConfigError when the model is of an objective that trains without labels."""
+def one_class(model: Model) -> Weights:
+    """A head of zeros of one class."""
+    specs = {name: spec for name, spec in model.parameters(n_classes=1).items() if spec.part == "head"}
+    return Weights({name: np.zeros(spec.shape, spec.dtype) for name, spec in specs.items()})
+
+
+def check_objective(parameters: Mapping[str, Spec], objective: str, *, on_features: bool) -> None:
+    """Raises ConfigError for one that trains without labels, or that wants images where there are features."""
+    if on_features and objective != "cross_entropy":
+        raise ConfigError(
+            f"a head on kept features sees no images, so nothing can be augmented: set [objective] name ="
+            f" 'cross_entropy' or [method] features = 'computed', got {objective!r}"
+        )
     if any(spec.part == "objective" for spec in parameters.values()):
         raise ConfigError(f"heads are trained with labels: set [objective] name = 'cross_entropy', got {objective!r}")
 
@@ -115,6 +140,16 @@ def check_head(head: Weights | None, parameters: Mapping[str, Spec], n_classes: 
                 f"the run's head for this agent's task is not of its {n_classes} classes: tensor {name!r}, "
                 f"expected {expected}, got {list(array.shape)}"
             )
+
+
+def check_sent_head(agent: AgentInfo, head: Weights, one: Weights) -> None:
+    """The head that an agent sent, against a head of one class; `one` is empty where heads stay with their agents.
+
+    Raises:
+        RemoteFault: it is none of this model and of the agent's number of classes.
+    """
+    shapes = {name: (agent.data.n_classes, *array.shape[1:]) for name, array in one.items()}
+    check_like(agent.name, head, Weights({name: np.broadcast_to(one[name][:1], shapes[name]) for name in one}))
 
 
 def _shown(names: Sequence[str]) -> str:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.average import means_by_node, weighted_mean
+from common.average import means_by_group, means_by_node, weighted_mean
 from common.errors import QuorumMissed, RemoteFault
 from common.payloads import Weights
 
@@ -60,9 +60,12 @@ def test_a_mass_that_is_none_names_the_agent(mass: float) -> None:
             r"agent b: tensor 'w' has another shape, expected \[2\], got \[3\]",
         ),
         (weights((1, 1)).updated({"x": np.zeros(1)}), "agent b: tensor 'x' is not part of the run's model"),
+        (weights((1, 1)).updated({"w": np.zeros(2)}), "agent b: tensor 'w' must be of float32, got float64"),
+        (weights((1, 1)).updated({"n": np.float32(1)}), "agent b: tensor 'n' must be of int64, got float32"),
+        (weights((1, 1)).updated({"n": np.int8(1)}), "agent b: tensor 'n' must be of int64, got int8"),
     ],
 )
-def test_other_names_and_shapes_are_named(sent: Weights, text: str) -> None:
+def test_other_names_shapes_and_types_are_named(sent: Weights, text: str) -> None:
     with pytest.raises(RemoteFault, match=text):
         weighted_mean([("a", 1, weights((1, 1))), ("b", 1, sent)], LIKE)
 
@@ -99,6 +102,25 @@ def test_memory_does_not_grow_with_the_number_of_replies() -> None:
         return top
 
     assert peak(40) < peak(3) + size  # one more reply held would be 4 * size
+
+
+def test_groups_of_one_are_not_summed_up() -> None:
+    size, like = 200_000, Weights({"w": np.zeros(200_000, np.float32)})
+    sent = [Weights({"w": np.full(size, i, np.float32)}) for i in range(20)]
+    tracemalloc.start()
+    means = means_by_group(((str(i), str(i), 3.0, weights) for i, weights in enumerate(sent)), like)
+    top = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert top < size  # one sum would be 8 * size
+    assert [mean["w"][0] for mean in means.values()] == list(range(20))
+
+
+def test_a_group_without_samples_leaves_the_others_alone() -> None:
+    parts = [("a", "x", 0, weights((9, 9))), ("b", "y", 2, weights((1, 2))), ("c", "y", 2, weights((3, 4)))]
+    means = means_by_group(parts, LIKE)
+    assert {group: mean["w"].tolist() for group, mean in means.items()} == {"y": [2.0, 3.0]}
+    with pytest.raises(QuorumMissed, match="nothing to average"):
+        means_by_group(parts[:1], LIKE)
 
 
 def test_means_by_node_are_those_of_each_node_alone() -> None:

@@ -1,8 +1,13 @@
 """Class means by hand."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
+from common import prototypes
+from common.errors import ConfigError, RemoteFault
+from common.method import ModelSpec, RunSpec, Training
 from common.payloads import Prototypes
 from common.prototypes import Known, Merging, Privacy, blended, class_means, nearest
 
@@ -50,6 +55,34 @@ def test_weighted_and_uniform_means_by_hand() -> None:
         assert known is not None
         assert known.vectors.tolist() == [[expected, 0.0]]
         assert known.counts.tolist() == [4]
+
+
+def test_counts_that_add_up_to_more_than_a_number_holds() -> None:
+    merging = Merging(2, 4)
+    merging.add("a", sent([1], [2**63 - 1], (2, 0)))
+    merging.add("b", sent([1], [2**63 - 1], (6, 0)))
+    known = merging.merged(Known()).prototypes
+    assert known is not None
+    assert known.counts.tolist() == [2**63 - 1]
+    assert known.vectors.tolist() == [[4.0, 0.0]]
+
+
+def test_vectors_of_another_type_would_overflow_and_are_refused() -> None:
+    with pytest.raises(RemoteFault, match="agent a: prototypes must be of float32, got float64"):
+        Merging(1, 4).add("a", Prototypes(np.array([0]), np.array([1]), np.array([[1e300]])))
+
+
+@pytest.mark.parametrize(
+    ("head", "options", "text"),
+    [
+        ("agent", {}, "compares classes across agents"),
+        ("run", {"features": "dense"}, "features = 'global', not 'dense'"),
+    ],
+)
+def test_runs_whose_means_would_not_be_alike(head: Any, options: dict[str, str], text: str) -> None:
+    run = RunSpec("r", "fedproto", None, ModelSpec("prompted", options), Training(), 1, 1, head=head)
+    with pytest.raises(ConfigError, match=text):
+        prototypes.check_run(run)
 
 
 def test_unit_means_have_length_one() -> None:

@@ -2,9 +2,12 @@ from pathlib import Path
 
 import pytest
 
-from common import data_files, run_taxonomy, runfile, taxonomy
+from common import data_files, experts, run_taxonomy, runfile, taxonomy
 from common.errors import ConfigError
+from common.method import ModelSpec, RunSpec, Training
+from common.payloads import Weights
 from common.run_sections import RunFile
+from tests.methods.tiny import TinyModel
 
 TEXT = """
 [run]
@@ -20,6 +23,18 @@ EDGES = (("R", "A"), ("R", "B"), ("A", "a"), ("A", "b"), ("B", "c"), ("B", "d"))
 
 def file(taxonomy: str, without: str = "[]") -> RunFile:
     return runfile.parse(TEXT.format(taxonomy=taxonomy, without=without), "run.toml")
+
+
+@pytest.mark.parametrize("method", ["flat_softmax", "hier_moe"])
+def test_a_tree_is_of_classes_that_mean_the_same_on_all_agents(method: str) -> None:
+    run = RunSpec("r", method, None, ModelSpec("linear"), Training(), 1, 1, "agent", ("a", "b", "c", "d"), EDGES)
+    with pytest.raises(ConfigError, match=rf"method {method} has one tree for all agents: it needs .* head = 'run'"):
+        experts.tree_of(run)
+
+
+def test_experts_on_a_frozen_trunk_take_no_objective_that_augments() -> None:
+    with pytest.raises(ConfigError, match=r"see features, not images: .* got 'cross_entropy_augmented'"):
+        experts.trunk_of(TinyModel(), {"trunk": Weights({})}, "cross_entropy_augmented")
 
 
 def csv(folder: Path) -> Path:

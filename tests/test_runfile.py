@@ -1,3 +1,6 @@
+import tomllib
+from dataclasses import replace
+
 import pytest
 
 from common import pb, runfile
@@ -48,6 +51,12 @@ def test_toml_written_again_reads_back_equal():
     assert runfile.parse(runfile.to_toml(file), "again") == file
 
 
+@pytest.mark.parametrize("text", ["\u00e9", "\ub098\ubb34", "a\rb", 'tab\tquote"back\\slash', "\x7f", "\x01", "\n", ""])
+def test_any_text_is_written_so_that_it_reads_back(text: str) -> None:
+    table = {"run": {"method": "fedavg", "rounds": 1, "init_from": "x", "init_map": {text: text}}}
+    assert tomllib.loads(runfile.to_toml(replace(runfile.parse(GOOD, "good.toml"), table=table))) == table
+
+
 @pytest.mark.parametrize(
     ("old", "new", "sentence"),
     [
@@ -59,6 +68,17 @@ def test_toml_written_again_reads_back_equal():
         ),
         ("epochs = 2", "epochs = true", "optimiser.epochs must be a whole number, got the truth value True"),
         ("rounds = 3", "rounds = 0", "rounds must be at least 1, got 0"),
+        ("{start = 0.1, end = 0.3}", "nan", "lr must be at least 0, got nan"),
+        ("epochs = 2", "epochs = 2\nmomentum = -3.0", "momentum must be at least 0, got -3.0"),
+        ("epochs = 2", "epochs = 2\nsteps = -1", "steps must be at least 1, got -1"),
+        ("epochs = 2", "[evaluation]\nevery = -1", "every must be at least 0, got -1"),
+        ("epochs = 2", "[evaluation]\nagents = -2", "agents must be at least 1, got -2"),
+        ("epochs = 2", "[evaluation]\nfinetune_epochs = -3", "finetune_epochs must be at least 0, got -3"),
+        ('name = "digits"', "limit = -5", "limit must be at least 1, got -5"),
+        ('name = "digits"', "n_agents = 0", "n_agents must be at least 1, got 0"),
+        ('name = "digits"', "shots = 0", "shots must be at least 1, got 0"),
+        ('name = "digits"', "alpha = 0.0", "alpha must be above 0 and finite, got 0.0"),
+        ("seed = 7", "seed = 99999999999999999999", "seed must fit into 64 bits"),
         ("rounds = 3", "", "run.rounds is missing; expected a whole number"),
         ('"fedavg"', '"fedagv"', "unknown method 'fedagv'; did you mean 'fedavg'?"),
         ("[data]", "[dat]", "the file has no key 'dat'; did you mean 'data'?"),

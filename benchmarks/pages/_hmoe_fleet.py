@@ -69,10 +69,10 @@ def _times(runs: Sequence[Run]) -> Iterator[str]:
     rows = []
     for run in runs:
         spent = sum(r.seconds for r in run.rounds)
-        rows.append([run.label, _percent(scores.best_f1(run)), str(len(run.rounds)), f"{spent:.0f}"])
+        rows.append([run.label, _percent(scores.f1_of(run)), str(len(run.rounds)), f"{spent:.0f}"])
     yield "Seconds of rounds, waiting for the slowest included, measurements left out:\n"
     yield grid(["row", "F1 at the end, %", "rounds", "seconds"], rows)
-    end = scores.best_f1(by_label[TURN]) if TURN in by_label else None
+    end = scores.f1_of(by_label[TURN]) if TURN in by_label else None
     if end is None or RESOURCES not in by_label:
         yield f"Time to reach the same F1: {NOT_RUN}.\n"
         return

@@ -47,13 +47,12 @@ def f1_of_stages(found: Kept, staged: Kept) -> Iterator[str]:
 
 
 def _f1(found: Kept, label: str, runs: Sequence[Run], spent_s: float | None) -> Iterator[str]:
-    mine = mean(runs, scores.best_f1)
-    if mine is None:
+    decoder, mine = scores.best(runs), scores.best_f1(runs)
+    if decoder is None or mine is None:
         yield f"- F1 of `{label}`: {NOT_RUN}.\n"
         return
-    decoder = scores.best(runs[0])
     took = "" if spent_s is None else f" after {spent_s:.0f} CPU s on the devices"
-    said = f"F1 of `{label}` by {decoder[0] if decoder else ''}, {100 * mine[0]:.2f} %{took}"
+    said = f"F1 of `{label}` by {decoder[0]}, {100 * mine[0]:.2f} %{took}"
     equal = scores.equal_time(found, spent_s)
     if equal is None:
         yield f"- {said}, beside the flat net at the same device time: {NOT_RUN}.\n"

@@ -50,7 +50,7 @@ def _saving(grown: Run, again: list[Run]) -> str:
     if not again:
         return f"Beside training again: {NOT_RUN}.\n"
     part = of_cost.share(of_cost.device_s(grown), of_cost.device_s(again[0]))
-    less = (scores.best_f1(grown) or 0.0) - (scores.best_f1(again[0]) or 0.0)
+    less = (scores.f1_of(grown) or 0.0) - (scores.f1_of(again[0]) or 0.0)
     cost = "" if part is None else f"costs {100 * part:.0f} % of the device time of training again, and "
     return f"Growing {cost}its F1 by the best decoder differs by {100 * less:+.2f} points.\n"
 
@@ -67,7 +67,7 @@ def _part(stages: dict[str, Run], name: str) -> Iterator[str]:
     part, whole = stages[name], {**stages[BEFORE].experts, **stages[AFTER].experts}
     mine, all_of_them = size(part.experts.values()), size(whole.values())
     n_classes = sum(cost.n_classes for cost in part.experts.values() if not cost.parent)
-    f1 = shown(None if (v := scores.best_f1(part)) is None else (v, None), 100.0)
+    f1 = shown(None if (v := scores.f1_of(part)) is None else (v, None), 100.0)
     yield (
         f"Only the branch on a device, `{', '.join(part.experts)}`: {len(part.experts)} of {len(whole)} experts,"
         f" {mine / of_cost.KIB:.0f} of {all_of_them / of_cost.KIB:.0f} KiB ({100 * mine / all_of_them:.1f} %),"

@@ -61,8 +61,7 @@ class Memory:
 
 
 def init(run: RunSpec[Config], model: Model, start: Mapping[str, Payload], rng: "np.random.Generator") -> State:
-    if run.head == "agent":
-        raise ConfigError("fedproto compares classes across agents: it needs [model] head = 'run', got 'agent'")
+    prototypes.check_run(run)
     weights, dim = personal.first_weights(model, start, rng), width(model.parameters())
     return State(Known(), weights if run.config.start == "common" else None, dim)
 

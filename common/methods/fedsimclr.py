@@ -17,7 +17,7 @@ from typing import Literal
 import numpy as np
 
 from common import batch_norm, knn, mixing, personal, tuning
-from common.average import RunningMean
+from common.average import means_by_group
 from common.errors import ConfigError
 from common.likeness import mean_by_likeness
 from common.method import AgentInfo, Model, RunSpec, Scores, Site, Skip, Spec, Step
@@ -110,10 +110,8 @@ def merge(run: RunSpec[Config], state: State, replies: Iterator[tuple[AgentInfo,
     if run.config.aggregation == "l_dawa":
         mean = mean_by_likeness(((agent.name, weights) for agent, _, weights in shared()), state.weights)
         return replace(state, weights=mean, norms=norms)
-    running: dict[str, RunningMean] = {}
-    for agent, mass, weights in shared():
-        running.setdefault(_group(run.config, agent), RunningMean(state.weights)).add(agent.name, mass, weights)
-    means = {group: sum_.mean() for group, sum_ in running.items()}
+    parts = ((agent.name, _group(run.config, agent), mass, weights) for agent, mass, weights in shared())
+    means = means_by_group(parts, state.weights)
     return State(means.pop("", state.weights), state.first, {**state.groups, **means}, norms)
 
 

@@ -79,7 +79,7 @@ class Memory:
 def init(run: RunSpec[Config], model: Model, start: Mapping[str, Payload], rng: "np.random.Generator") -> State:
     family = ex.family_of(run)
     ex.check_named(family.tree, run.config.only, "[method] only")
-    trunk = ex.trunk_of(model, start) if family.on_trunk else None
+    trunk = ex.trunk_of(model, start, run.training.objective) if family.on_trunk else None
     experts, untouched = ex.first(family, model, start, rng)
     sizes = ex.training_bytes(family, model, experts, run.training)
     return State(experts, dict.fromkeys(experts, 0), untouched, sizes, dict.fromkeys(experts, 1.0), trunk)

@@ -85,9 +85,10 @@ class Memory:
 
 def init(run: RunSpec[Config], model: Model, start: Mapping[str, Payload], rng: "np.random.Generator") -> State:
     config, parameters = run.config, model.parameters(adapter=True)
-    prompt = prompts.first_prompt(model, start, rng, "proto_prompt")
+    prototypes.check_run(run)
+    prompt = prompts.first_prompt(model, start, rng, "proto_prompt") if config.learn_prompt else None
     adapter = model.initial(rng, adapter=True).only(prompts.adapter(parameters)) if config.share_adapter else None
-    return State(prompt if config.learn_prompt else None, adapter, Known(), width(parameters))
+    return State(prompt, adapter, Known(), width(parameters))
 
 
 def plan(run: RunSpec[Config], state: State, agents: tuple[AgentInfo, ...], step: Step) -> Plan:

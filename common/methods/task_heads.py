@@ -16,8 +16,7 @@ from typing import Literal
 import numpy as np
 
 from common import batch_norm, linear_head, personal, tuning
-from common.average import check_like, means_by_node, weighted_mean
-from common.errors import ConfigError
+from common.average import means_by_node, weighted_mean
 from common.method import AgentInfo, Learner, Model, RunSpec, Scores, Site, Step
 from common.methods import fedavg
 from common.payloads import Payload, Weights
@@ -41,6 +40,7 @@ class State:
     backbone: Weights
     groups: dict[str, Weights]  # instead of it, for an agent or a task
     tuned: Weights | None
+    one: Weights  # a head of one class, which says what heads must look like; empty where none are sent
     heads: dict[str, Weights]
     classes: dict[str, str]  # of each task that was seen, the digest of its class list
 
@@ -67,13 +67,12 @@ class Memory:
 
 def init(run: RunSpec[Config], model: Model, start: Mapping[str, Payload], rng: "np.random.Generator") -> State:
     parameters = model.parameters()
-    tuning.need_labels(parameters, run.training.objective)
+    tuning.check_objective(parameters, run.training.objective, on_features=_on_features(run.config))
     backbone = tuning.trunk(model, start.get("weights"), rng)
     common = tuning.shared(parameters, run.config.tune, run.config.bn) if run.config.backbone == "average" else ()
-    groups = {group: tuning.trunk(model, weights, rng) for group, weights in tuning.given(start, GROUP).items()}
-    if groups and common:
-        raise ConfigError("backbones that were trained apart are not averaged: set [method] backbone = 'own'")
-    return State(backbone.without(common), groups, backbone.only(common) or None, *tuning.given_heads(start))
+    groups = tuning.trunks(model, tuning.given(start, GROUP), rng, averaged=bool(common))
+    one = tuning.one_class(model) if run.config.heads == "average" else Weights({})
+    return State(backbone.without(common), groups, backbone.only(common) or None, one, *tuning.given_heads(start))
 
 
 def plan(
@@ -102,21 +101,20 @@ def work(task: Task, memory: Memory, site: Site[Config]) -> tuple[Reply, Memory]
 
 
 def merge(run: RunSpec[Config], state: State, replies: Iterator[tuple[AgentInfo, Reply]], step: Step) -> State:
-    classes, first = dict(state.classes), dict(state.heads)
+    classes = dict(state.classes)
     heads: list[tuple[str, str, float, Weights]] = []  # small beside the backbone
 
     def tuned() -> Iterator[tuple[str, float, Weights]]:
         for agent, reply in replies:
-            name, task = agent.name, agent.data.name
-            tuning.check_task(agent, classes.setdefault(task, agent.data.classes_sha256))
+            tuning.check_task(agent, classes.setdefault(agent.data.name, agent.data.classes_sha256))
             if reply.head is not None:
-                check_like(name, reply.head, first.setdefault(task, reply.head))
-                heads.append((name, task, reply.n_samples, reply.head))
-            yield name, reply.n_samples, reply.tuned or Weights({})
+                tuning.check_sent_head(agent, reply.head, state.one)
+                heads.append((agent.name, agent.data.name, reply.n_samples, reply.head))
+            yield agent.name, reply.n_samples, reply.tuned or Weights({})
 
     common = weighted_mean(tuned(), like=state.tuned or Weights({})) or None
-    means = means_by_node(heads, {task: first[task] for _, task, _, _ in heads}) if heads else {}
-    return State(state.backbone, state.groups, common, {**state.heads, **means}, classes)
+    means = means_by_node(heads, {task: head for _, task, _, head in heads}) if heads else {}
+    return replace(state, tuned=common, heads={**state.heads, **means}, classes=classes)
 
 
 def predict(task: Task, reply: Reply | None, memory: Memory, site: Site[Config], inputs: Samples) -> dict[str, Scores]:

@@ -45,7 +45,7 @@ class Memory:
 
 
 def init(run: RunSpec[Config], model: Model, start: Mapping[str, Payload], rng: "np.random.Generator") -> State:
-    prompts.check_model(model.parameters(), "zero_shot")
+    prompts.check_model(model.parameters(context=1), "zero_shot")  # the model's own context is of no use to it
     return State()
 
 
@@ -65,7 +65,7 @@ def merge(run: RunSpec[Config], state: State, replies: Iterator[tuple[AgentInfo,
 
 
 def predict(task: Task, reply: Reply | None, memory: Memory, site: Site[Config], inputs: Samples) -> dict[str, Scores]:
-    return {"model": site.learner(context=0).scores(Weights({}), inputs)}
+    return {"model": site.learner(context=0, adapter=False).scores(Weights({}), inputs)}
 
 
 def result(run: RunSpec[Config], state: State) -> dict[str, Payload]:

@@ -291,11 +291,28 @@ def test_a_head_of_another_number_of_classes(tmp_path: Path) -> None:
         task_heads.work(task, task_heads.Memory(), run.site("a", 2, "work"))
 
 
-def test_a_head_of_another_shape_is_left_out_by_name(tmp_path: Path) -> None:
-    run = fleet(tmp_path, heads="average").rounds(1)
-    reply = task_heads.Reply(2, None, head(1.0, n_classes=3))
-    with pytest.raises(RemoteFault, match=r"agent b: tensor 'classifier.weight' has another shape"):
-        task_heads.merge(run.run, run.state, iter([(run.info("b"), reply)]), None)  # type: ignore[arg-type]
+@pytest.mark.parametrize(
+    ("heads", "sent", "text"),
+    [
+        ("average", head(1.0, n_classes=3), r"tensor 'classifier.weight' has another shape, expected \[2, 1\]"),
+        ("average", Weights({"x": np.zeros(1, np.float32)}), "tensor 'classifier.weight' is missing"),
+        ("own", head(1.0), "tensor 'classifier.weight' is not part of the run's model"),
+    ],
+)
+def test_a_head_that_is_none_is_refused_though_it_is_the_first(
+    heads: Any, sent: Weights, text: str, tmp_path: Path
+) -> None:
+    run = fleet(tmp_path, heads=heads)
+    run.rounds(1)
+    state = replace(run.state, heads={})
+    with pytest.raises(RemoteFault, match=f"agent b: {text}"):
+        task_heads.merge(run.run, state, iter([(run.info("b"), task_heads.Reply(2, None, sent))]), None)  # type: ignore[arg-type]
+
+
+def test_kept_features_take_no_objective_that_augments(tmp_path: Path) -> None:
+    training = replace(BY_HAND.training, objective="cross_entropy_augmented")
+    with pytest.raises(ConfigError, match="a head on kept features sees no images.* got 'cross_entropy_augmented'"):
+        loopback(task_heads, replace(BY_HAND, training=training), tmp_path)
 
 
 def test_a_backbone_of_another_architecture_names_the_first_tensor(tmp_path: Path) -> None:
