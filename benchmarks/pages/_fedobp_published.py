@@ -25,28 +25,33 @@ ROWS = {
     ),
     "fedobp_fashion_mnist_dir05": (
         "FedAvg", "FedPer", "FedOBP, q = .997", "FedOBP, q = .9992", "FedOBP, rule: scores",
+        "FedOBP, rule: scores, 10 times",
     ),
     "fedobp_cifar100": (
-        "FedAvg", "FedPer", "FedOBP, q = .99505", "FedOBP, q = .99", "FedOBP, q = .997", "FedOBP, rule: scores",
+        "FedAvg", "FedPer", "FedOBP, q = .99505", "FedOBP, q = .9", "FedOBP, q = .99", "FedOBP, q = .997",
+        "FedOBP, rule: scores", "FedOBP, rule: scores, 10 times",
     ),
     "fedobp_parity": ("FedAvg", "local", "FedPer", "FedOBP, q = .9999", "FedOBP, q = .99"),
     "fedobp_quantile": (
         "q = .9", "q = .99", "q = .997", "q = .999", "q = .9999", "q = .99992", "rule: held-out data", "rule: scores",
-        "rule: bytes",
+        "rule: scores, 10 times", "rule: bytes",
     ),
 }  # fmt: skip
-# Where q is given and where a rule finds it: the rows of one experiment, and which q the authors chose there.
+RULES = {"20": "rule: scores", "10": "rule: scores, 10 times"}  # by `times`
+# Where q is given and where a rule finds it: the rows of one experiment, which q the authors chose there, and how its
+# rows are called before "rule: …".
 CHOICES = {
     "Fashion-MNIST, Dirichlet 0.1": (
         "fedobp_quantile",
-        ("q = .9", "q = .99", "q = .997", "q = .999", "q = .9999", "q = .99992"), "q = .99992", "rule: scores",
+        ("q = .9", "q = .99", "q = .997", "q = .999", "q = .9999", "q = .99992"), "q = .99992", "",
     ),
     "Fashion-MNIST, Dirichlet 0.5": (
         "fedobp_fashion_mnist_dir05",
-        ("FedOBP, q = .997", "FedOBP, q = .9992"), "FedOBP, q = .9992", "FedOBP, rule: scores",
+        ("FedOBP, q = .997", "FedOBP, q = .9992"), "FedOBP, q = .9992", "FedOBP, ",
     ),
     "CIFAR-100, Dirichlet 0.1": (
         "fedobp_cifar100",
-        ("FedOBP, q = .99", "FedOBP, q = .99505", "FedOBP, q = .997"), "FedOBP, q = .99505", "FedOBP, rule: scores",
+        ("FedOBP, q = .9", "FedOBP, q = .99", "FedOBP, q = .99505", "FedOBP, q = .997"), "FedOBP, q = .99505",
+        "FedOBP, ",
     ),
 }  # fmt: skip

@@ -311,7 +311,7 @@ def test_a_head_that_is_none_is_refused_though_it_is_the_first(
 
 def test_kept_features_take_no_objective_that_augments(tmp_path: Path) -> None:
     training = replace(BY_HAND.training, objective="cross_entropy_augmented")
-    with pytest.raises(ConfigError, match="a head on kept features sees no images.* got 'cross_entropy_augmented'"):
+    with pytest.raises(ConfigError, match=r"a head on kept features sees no images.* got 'cross_entropy_augmented'"):
         loopback(task_heads, replace(BY_HAND, training=training), tmp_path)
 
 
