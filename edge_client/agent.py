@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from common import pb
 from common.blobs import Blobs
+from common.errors import LocalFault
 from common.task_key import Key
 from edge_client.executor import Executor
 from edge_client.folder import Folder
@@ -44,9 +45,16 @@ class Setup:
 
 
 class Agent:
-    """All agents of one host, on one link. `run` blocks; `stop` may be called once, from any other thread."""
+    """All agents of one host, on one link. `run` blocks; `stop` may be called once, from any other thread.
 
-    def __init__(self, setup: Setup, link: Link, folder: Folder, executor: Executor) -> None:
+    `broken` is told, from any thread, when a thread that works on tasks has died: it is time to stop then, for the
+    agent is joined and accepts what nobody will do.
+    """
+
+    def __init__(
+        self, setup: Setup, link: Link, folder: Folder, executor: Executor, broken: Callable[[Exception], None]
+    ) -> None:
+        self._broken = broken
         self._names = frozenset(agent.name for agent in setup.agents)
         self._link, self._executor = link, executor
         self._offers = Offers()
@@ -97,32 +105,41 @@ class Agent:
                 self._take(event.offer, size_bytes)
             case "withdrawn":
                 key = Key.of(event.withdrawn.key)
-                task = self._offers.withdraw(key)
                 log.info('withdrawn %s reason="%s"', key.logged, event.withdrawn.reason)
-                if task is not None and task.is_cancellable:
-                    self._executor.cancel(key.agent)
+                self._cut_short(self._offers.withdraw(key))
 
     def _take(self, offer: pb.Offer, size_bytes: int) -> None:
         if offer.key.agent not in self._names:
             decline(InHand(offer), self._desk, pb.CANNOT, f"no such agent on this host: got {offer.key.agent[:80]!r}")
             return
         self._presence.send(pb.AgentEvent(accepted=pb.Accepted(key=offer.key)))
-        self._offers.put(offer, size_bytes, self._presence.server)
+        self._cut_short(self._offers.put(offer, size_bytes, self._presence.server))
+
+    def _cut_short(self, withdrawn: InHand | None) -> None:
+        if withdrawn is not None and withdrawn.is_cancellable:
+            self._executor.cancel(withdrawn.key.agent)
 
     def _work(self) -> None:
-        while (task := self._offers.take()) is not None:
-            self._keep.begin(task.offer)
-            try:
-                log.info("task %s round=%d phase=%s", task.key.logged, task.offer.round, task.offer.phase)
-                work_on(task, self._desk)
-            except Ending:
-                log.info("left_undone %s", task.key.logged)
-            except Exception as fault:  # the outermost loop: a broken task must not end the agent
-                log.exception("task_broken %s", task.key.logged)
-                decline(task, self._desk, pb.FAILED, f"fault in the agent: {type(fault).__name__}: {fault}")
-            finally:
-                self._offers.done(task)
-                self._keep.end()
+        try:
+            while (task := self._offers.take()) is not None:
+                self._do(task)
+        except BaseException as fault:  # what a thread raises is otherwise seen by nobody
+            log.exception("worker_died")
+            self._broken(LocalFault(f"a thread that works on tasks has died: {type(fault).__name__}: {fault}"))
+
+    def _do(self, task: InHand) -> None:
+        self._keep.begin(task.offer)
+        try:
+            log.info("task %s round=%d phase=%s", task.key.logged, task.offer.round, task.offer.phase)
+            work_on(task, self._desk)
+        except Ending:
+            log.info("left_undone %s", task.key.logged)
+        except Exception as fault:  # a broken task must not end the agent
+            log.exception("task_broken %s", task.key.logged)
+            decline(task, self._desk, pb.FAILED, f"fault in the agent: {type(fault).__name__}: {fault}")
+        finally:
+            self._offers.done(task)
+            self._keep.end()
 
 
 def _ending(key: Key, reason: str) -> pb.AgentEvent:

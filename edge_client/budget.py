@@ -8,9 +8,8 @@ which is a benchmark's and not a device's own; the samples that a task reads fro
 import importlib
 import resource
 import threading
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -22,53 +21,41 @@ from common.method import ModelSpec, Training
 from common.run_sections import DataSection
 from common.samples import from_arrays
 from edge_client import features, learners, prepare
-from edge_client.job import Job, Outcome
+from edge_client.job import Job
 from edge_client.workplace import Workplace
 
 _EXERCISE = ModelSpec("mlp", {"input": "256", "hidden": 256})
-_exercised = threading.local()  # buffers and pools are a thread's own
+_exercised: set[str] = set()  # learners
 _opened: list[DataSection] = []
 
 
-def within(job: Job, place: Workplace, work: Callable[[], Outcome]) -> Outcome:
-    """`work`, where allocations beyond the job's budget raise MemoryError before the device runs out for everyone.
+@contextmanager
+def kept(job: Job, place: Workplace) -> Iterator[None]:
+    """Inside, allocations beyond the job's budget raise MemoryError before the device runs out for everyone.
 
-    For this process, which does one task at a time. It has a thread of its own then: oneDNN, which convolves for torch,
-    remembers a failed allocation for as long as the thread lives that met it, and fails at everything from then on.
-    Only Linux counts what is mapped, and keeps to it.
+    For this process, which does one task at a time, in the thread that calls. Only Linux counts what is mapped, and
+    keeps to it. A process in which an allocation has failed is no good any more: oneDNN, which convolves for torch,
+    remembers it, and fails at everything from then on.
     """
     if job.memory_limit_bytes is None:
-        return work()
-
-    def limited() -> Outcome:
-        _limit(job, place)
-        return work()
-
-    with ThreadPoolExecutor(1, "task") as thread:
-        try:
-            return thread.submit(limited).result()
-        finally:
-            _unlimited()
-
-
-def _limit(job: Job, place: Workplace) -> None:
-    assert job.memory_limit_bytes is not None
+        yield
+        return
     with suppress(FederationError):  # the task itself will say what is wrong with it
         make_ready(job, place)
     trim_heap()
     mapped = mapped_bytes()
-    if mapped is not None:
-        soft, hard = mapped + job.memory_limit_bytes, resource.getrlimit(resource.RLIMIT_DATA)[1]
-        resource.setrlimit(resource.RLIMIT_DATA, (soft if hard == resource.RLIM_INFINITY else min(soft, hard), hard))
-
-
-def _unlimited() -> None:
     hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
-    resource.setrlimit(resource.RLIMIT_DATA, (hard, hard))
+    if mapped is not None:
+        soft = mapped + job.memory_limit_bytes
+        resource.setrlimit(resource.RLIMIT_DATA, (soft if hard == resource.RLIM_INFINITY else min(soft, hard), hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, (hard, hard))
 
 
 def make_ready(job: Job, place: Workplace) -> None:
-    """Load what the learner of this job needs, fill this thread's pools, and open the run's named data."""
+    """Load what the learner of this job needs, fill its pools, and open the run's named data."""
     run = place.run_of(job.offer)
     spec = run.at(max(1, job.offer.round))
     models.options_of(spec.model)  # imports its net
@@ -92,9 +79,9 @@ def mapped_bytes() -> int | None:
 
 def _exercise(learner: str) -> None:
     """A training of nothing: libraries are imported, threads have their stacks, and linear algebra its buffers."""
-    if getattr(_exercised, learner, False):
+    if learner in _exercised:
         return
-    setattr(_exercised, learner, True)
+    _exercised.add(learner)
     inner = learners.make(learner, _EXERCISE, 2)
     samples = from_arrays(np.zeros((256, 256), np.float32), np.arange(256) % 2, 2)
     rng = np.random.default_rng(0)

@@ -3,7 +3,6 @@
 Standard output carries frames only; whatever a library prints goes to standard error.
 """
 
-import functools
 import logging
 import os
 import queue
@@ -34,8 +33,9 @@ def main(blobs: Path) -> None:
         def progress(phase: str, fraction: float) -> None:
             frames.write(answers, frames.PROGRESS, pb.Progress(phase=phase, fraction=fraction))
 
-        work = functools.partial(attempt, job, place, progress, isolated=isolated)
-        frames.write_outcome(answers, budget.within(job, place, work))
+        with budget.kept(job, place):
+            outcome = attempt(job, place, progress, isolated=isolated)
+        frames.write_outcome(answers, outcome)
 
 
 def _listen(pipe: IO[bytes], jobs: "queue.SimpleQueue[tuple[Job, bool]]") -> None:

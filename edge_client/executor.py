@@ -105,7 +105,8 @@ class _Children:
                 child = _Child(self._blobs, self.n_tasks)
             outcome = self._run_in(child, job, progress, isolated=False)
             if job.memory_limit_bytes is not None and isinstance(outcome, Failed):
-                self._put_away(child)  # what it has left mapped would be further room for the next task
+                # a failed allocation may have spoilt it (budget.kept), and what it has left mapped is room for the next
+                self._put_away(child)
                 child = None
             return outcome
         finally:
@@ -114,11 +115,13 @@ class _Children:
     def run_fresh(self, job: Job, progress: Progress) -> Outcome:
         """In a process of its own, which is measured and ends."""
         place = self._idle.get()
-        child = _Child(self._blobs, self.n_tasks)
         try:
-            return self._run_in(child, job, progress, isolated=True)
+            child = _Child(self._blobs, self.n_tasks)
+            try:
+                return self._run_in(child, job, progress, isolated=True)
+            finally:
+                child.end()
         finally:
-            child.end()
             self._idle.put(place)
 
     def _put_away(self, child: "_Child") -> None:

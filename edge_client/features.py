@@ -5,6 +5,7 @@ They are kept by (content of the image, image tower, preprocessing, kind of feat
 not loaded any more. EDGEFED_CACHE names the folder, else ~/.cache/edgefed.
 """
 
+import functools
 import hashlib
 import io
 from collections.abc import Iterator
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 BATCH = 16  # images through the tower at a time
+DIGESTS = 1 << 16  # of files that a process remembers, some 20 MB
 
 
 def encoded(data: AgentData, model: ModelSpec) -> AgentData:
@@ -86,26 +88,38 @@ class FeatureSource:
 
     def read(self, positions: NDArray[np.int64]) -> NDArray[np.generic]:
         shape, dtype = self._layout()
-        contents = [self._content(int(position)) for position in positions]
-        keys = [hashlib.sha256(content).digest() for content in contents]
+        keys = [self._key(int(position)) for position in positions]
+        first: dict[bytes, int] = {}
+        for place, key in enumerate(keys):
+            first.setdefault(key, place)
         store = FeatureStore(self.folder / f"{encoders.tower_key(self.encoder)[:32]}.sqlite", self.kind)
-        found = store.get(set(keys), int(np.prod(shape)) * dtype.itemsize)
-        missing = [i for i, key in enumerate(keys) if key not in found and keys.index(key) == i]
+        found = store.get(set(first), int(np.prod(shape)) * dtype.itemsize)
+        missing = [place for key, place in first.items() if key not in found]
         if not missing:
             image_tower.close()
         for places in _batches(missing):
-            made = self._encoded([contents[i] for i in places], [int(positions[i]) for i in places]).astype(dtype)
-            fresh = {keys[i]: row.tobytes() for i, row in zip(places, made, strict=True)}
-            store.put(fresh)
-            found |= fresh
-        whole = b"".join(found[key] for key in keys)
-        return np.frombuffer(bytearray(whole), dtype).reshape(len(keys), *shape)
+            contents = [self._content(int(positions[i])) for i in places]
+            rows = [row.tobytes() for row in self._encoded(contents, positions[places]).astype(dtype)]
+            # by what was encoded: a file may have changed since it was looked at
+            store.put({hashlib.sha256(c).digest(): row for c, row in zip(contents, rows, strict=True)})
+            found.update(zip([keys[i] for i in places], rows, strict=True))
+        whole = bytearray().join(found[key] for key in keys)
+        return np.frombuffer(whole, dtype).reshape(len(keys), *shape)
 
     def _layout(self) -> tuple[tuple[int, ...], np.dtype[np.generic]]:
         facts = encoders.facts(self.encoder)
         if self.kind == "global":
             return (facts.dim,), np.dtype(np.float32)
         return (*facts.map, facts.dim), np.dtype(np.float16)
+
+    def _key(self, position: int) -> bytes:
+        path = file_of(self.source, position)
+        if path is None:
+            return hashlib.sha256(self._content(position)).digest()
+        try:
+            return digest_of(path)
+        except OSError as error:
+            raise unreadable(path, error) from error
 
     def _content(self, position: int) -> bytes:
         path = file_of(self.source, position)
@@ -127,9 +141,9 @@ class FeatureSource:
             )
         return np.asarray(pixels, np.uint8)
 
-    def _encoded(self, contents: list[bytes], positions: list[int]) -> NDArray[np.float32]:
+    def _encoded(self, contents: list[bytes], positions: NDArray[np.int64]) -> NDArray[np.float32]:
         how = encoders.preprocessing(self.encoder)
-        images = [self._prepared(c, p, how) for c, p in zip(contents, positions, strict=True)]
+        images = [self._prepared(c, int(p), how) for c, p in zip(contents, positions, strict=True)]
         return image_tower.opened(self.encoder)(np.stack(images), self.kind)
 
     def _prepared(self, content: bytes, position: int, how: encoders.Preprocessing) -> NDArray[np.float32]:
@@ -162,6 +176,18 @@ def preprocessed(image: "Image.Image", how: encoders.Preprocessing) -> NDArray[n
     pixels = np.asarray(rgb.crop((left, top, left + how.crop, top + how.crop)), np.float32) / np.float32(255)
     scaled = (pixels - np.array(how.mean, np.float32)) / np.array(how.std, np.float32)
     return np.ascontiguousarray(scaled.transpose(2, 0, 1))
+
+
+def digest_of(path: Path) -> bytes:
+    """SHA-256 of a file; one that is as it was is not read again by this process."""
+    now = path.stat()
+    return _digest(path, now.st_ino, now.st_size, now.st_mtime_ns, now.st_ctime_ns)
+
+
+@functools.lru_cache(maxsize=DIGESTS)
+def _digest(path: Path, *_as_it_is: int) -> bytes:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()
 
 
 def _batches(places: list[int]) -> Iterator[list[int]]:

@@ -4,6 +4,7 @@ Nothing is removed while a task runs, because what it puts into Blobs is named b
 """
 
 import hashlib
+import logging
 import threading
 import time
 from collections import OrderedDict
@@ -13,6 +14,8 @@ from common import pb
 from common.blobs import Blobs
 from edge_client.memory import Archive
 from edge_client.offers import Offers
+
+log = logging.getLogger(__name__)
 
 RECENT = 8  # last tasks of different (run, agent) whose payloads stay: the current models of a few runs
 SWEEP_EVERY_S = 5.0  # short tasks leave little, and looking costs milliseconds
@@ -50,7 +53,10 @@ class Keep:
             self._running -= 1
             self._ended += 1
             if self._running == 0 and (self._ended >= OVERDUE or time.monotonic() >= self._next_at):
-                self._sweep()
+                try:
+                    self._sweep()
+                except OSError as fault:  # what is not removed takes room, and no more than that
+                    log.warning('sweep_failed reason="%s"', fault)
                 self._ended = 0
                 self._next_at = time.monotonic() + SWEEP_EVERY_S
                 self._changed.notify_all()
@@ -59,10 +65,16 @@ class Keep:
         """At the start: what was fetched was not forced to the disk, and may have been lost with the power."""
         durable = self._remembered()
         for digest in self._blobs.digests() - durable:
-            with self._blobs.path(digest).open("rb") as file:
-                is_whole = hashlib.file_digest(file, "sha256").digest() == digest
-            if not is_whole:
+            if not self._is_whole(digest):
                 self._blobs.remove(digest)
+
+    def _is_whole(self, digest: bytes) -> bool:
+        try:
+            with self._blobs.path(digest).open("rb") as file:
+                return hashlib.file_digest(file, "sha256").digest() == digest
+        except OSError as fault:
+            log.warning('payload_unreadable sha256=%s reason="%s"', digest.hex(), fault)
+            return False
 
     def _note(self, offer: pb.Offer, memory: Iterable[pb.PayloadRef], before: Iterable[bytes] = ()) -> None:
         place = (offer.key.run, offer.key.agent)

@@ -7,6 +7,7 @@ pending Memory is promoted or dropped; purely local methods keep it whatever bec
 Promotion is a rename, `pending` to `held`. A `pending` of a step that `held` has is over.
 """
 
+import errno
 import hashlib
 import logging
 import shutil
@@ -207,12 +208,16 @@ def _segment(name: str) -> str:
 
 
 def _parsed(path: Path, kind: type[Kept]) -> Kept | None:
-    """The message there; a damaged file is put aside, and the server hears that this memory is missing."""
+    """The message there; a file that is damaged, or that the disk cannot read any more, is put aside, and the server
+    hears that this memory is missing.
+    """
     try:
         return kind.FromString(path.read_bytes())
     except FileNotFoundError:
         return None
-    except pb.DecodeError:
+    except (pb.DecodeError, OSError) as fault:
+        if isinstance(fault, OSError) and fault.errno != errno.EIO:
+            raise
         aside = path.with_name(f"{path.name}.damaged")
         replace(path, aside)
         log.error("memory_damaged file=%s kept_as=%s", path, aside)

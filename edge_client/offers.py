@@ -18,10 +18,16 @@ class InHand:
     is_cancellable: bool = False
     is_submitting: bool = False
     is_ending: bool = False  # the agent stops; its task is cut short
+    is_declined: bool = False  # the server knows, and may offer the same anew before this one is done with
 
     @property
     def key(self) -> Key:
         return Key.of(self.offer.key)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the server still waits for an answer to it."""
+        return not (self.withdrawn.is_set() or self.is_declined)
 
 
 class Offers:
@@ -33,18 +39,29 @@ class Offers:
         self._running: list[InHand] = []
         self._is_closed = False
 
-    def put(self, offer: pb.Offer, offer_bytes: int = 0, server: str = "") -> None:
-        """Enter an offer. Offered again while it waits, the newer one takes its place; while it runs, it runs on."""
+    def put(self, offer: pb.Offer, offer_bytes: int = 0, server: str = "") -> InHand | None:
+        """Enter an offer. Offered again while it waits, the newer one takes its place; while it runs, it runs on.
+
+        The task of an earlier step of its run and agent is withdrawn by it, and given back if it runs: an agent that
+        was away when that step closed is not told so.
+        """
         key = Key.of(offer.key)
         with self._changed:
-            if self._is_closed or any(task.key == key and not task.withdrawn.is_set() for task in self._running):
-                return
+            if self._is_closed or any(task.key == key and task.is_open for task in self._running):
+                return None
             for task in self._waiting:
                 if task.key == key:
                     task.offer, task.offer_bytes, task.server = offer, offer_bytes, server
-                    return
+                    return None
+            self._waiting = [task for task in self._waiting if not _ends(key, task.key)]
             self._waiting.append(InHand(offer, offer_bytes, server))
             self._changed.notify_all()
+            for task in self._running:
+                # A reply on its way goes on: the next offer may be here before the receipt that says it was taken.
+                if _ends(key, task.key) and task.is_open and not task.is_submitting:
+                    task.withdrawn.set()
+                    return task
+        return None
 
     def take(self) -> InHand | None:
         """The first offer whose agent is free, when there is one; None once closed. `done` must follow."""
@@ -88,3 +105,12 @@ class Offers:
             for task in self._running:
                 task.is_ending = True
             return [task.key for task in (*self._running, *self._waiting)]
+
+
+def _ends(newer: Key, older: Key) -> bool:
+    """Whether a server that offers one has closed the other: it has one step or evaluation of a run open at a time.
+
+    It asks for PREPARE beside them, when a host comes back with other data.
+    """
+    is_same_place = (newer.run, newer.agent) == (older.run, older.agent)
+    return is_same_place and newer != older and pb.PREPARE not in (newer.kind, older.kind)

@@ -37,7 +37,7 @@ def serve(wishes: Wishes, *, server: str, tls: Tls | None, insecure: bool, state
         executor = make_executor(folder.blobs, workers=workers)
         try:
             wanted = setup(wishes, folder.instance, executor.n_tasks)
-            agent = Agent(wanted, Link(server, host_name(wishes.name), tls), folder, executor)
+            agent = Agent(wanted, Link(server, host_name(wishes.name), tls), folder, executor, stopping.put)
             trim_heap()  # starting up took more than being there does
         except BaseException:
             executor.close()

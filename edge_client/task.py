@@ -58,6 +58,7 @@ def work_on(task: InHand, desk: Desk) -> None:
 def decline(task: InHand, desk: Desk, why: "pb.Decline", reason: str, *, memory_step: int = 0) -> None:
     if not task.withdrawn.is_set():
         key = task.key.message()
+        task.is_declined = True
         desk.tell(pb.AgentEvent(declined=pb.Declined(key=key, why=why, reason=reason, memory_step=memory_step)))
 
 

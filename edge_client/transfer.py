@@ -112,7 +112,7 @@ class Transfers:
             LinkLost, Withdrawn, Ending.
         """
         started = time.monotonic()
-        receipt = self._persist(task, "submit", traffic, lambda: self._submit(header, traffic))
+        receipt = self._persist(task, "submit", traffic, lambda: self._submit(header, task, traffic))
         traffic.submit_s += time.monotonic() - started
         return receipt
 
@@ -129,6 +129,8 @@ class Transfers:
                 found = Trouble(str(fault), grpc.StatusCode.UNAVAILABLE)
             except (RemoteFault, pb.DecodeError) as fault:
                 found = Trouble(str(fault), grpc.StatusCode.DATA_LOSS)
+            if task.withdrawn.is_set():
+                raise Withdrawn  # which may be why it broke off
             if found.code in BROKEN_LINK and traffic.moved > moved:
                 tries = 0
                 backoff.reset()
@@ -151,6 +153,8 @@ class Transfers:
             progress = Progress(STALL_S)
             with watched(call, progress):
                 for part in call:
+                    if task.withdrawn.is_set():
+                        raise Withdrawn
                     progress.tick()
                     traffic.down(len(part))
                     receiver.feed(part)
@@ -161,10 +165,17 @@ class Transfers:
             call.cancel()
             receiver.abandon()
 
-    def _submit(self, header: pb.RecordHeader, traffic: Traffic) -> pb.Receipt:
+    def _submit(self, header: pb.RecordHeader, task: InHand, traffic: Traffic) -> pb.Receipt:
         offsets: queue.SimpleQueue[tuple[int, ...] | None] = queue.SimpleQueue()
         progress = Progress(QUEUE_S)
-        call = self.link.submit(self._parts(header, offsets, traffic, progress))
+
+        def is_wanted() -> bool:
+            if not task.withdrawn.is_set():
+                return True
+            call.cancel()  # a stream that just ended would be taken for all there is
+            return False
+
+        call = self.link.submit(self._parts(header, offsets, traffic, progress, is_wanted))
         receipt: pb.Receipt | None = None
         try:
             with watched(call, progress):
@@ -197,8 +208,12 @@ class Transfers:
         offsets: "queue.SimpleQueue[tuple[int, ...] | None]",
         traffic: Traffic,
         progress: Progress,
+        is_wanted: Callable[[], bool],
     ) -> Iterator[bytes]:
-        """The header, then of each payload what the server does not hold yet. Runs in a thread of gRPC's."""
+        """The header, then of each payload what the server does not hold yet. Runs in a thread of gRPC's.
+
+        `is_wanted` is asked before each part, so never once the server has all of them and may have taken the reply.
+        """
         first = pb.Part(header=header).SerializeToString()
         traffic.up(len(first))
         yield first
@@ -215,6 +230,8 @@ class Transfers:
                 traffic.encode_s += time.monotonic() - started
                 if part is None:
                     break
+                if not is_wanted():
+                    return
                 progress.tick()
                 traffic.up(len(part))
                 yield part

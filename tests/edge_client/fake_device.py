@@ -71,6 +71,7 @@ class Device:
     def running(self, executor: FakeExecutor | None = None) -> Iterator[FakeExecutor]:
         with state_folder.opened(self.path) as folder:
             executor = executor or self.executor()
+            self.broken: list[Exception] = []
             setup = Setup(
                 agents=tuple(AgentConfig(name, data="unused") for name in self.names),
                 hello=pb.Hello(
@@ -78,7 +79,8 @@ class Device:
                 ),
                 new_backoff=quick,
             )
-            self.agent = Agent(setup, Link(self.server.address, "h", self.tls), folder, executor)
+            link = Link(self.server.address, "h", self.tls)
+            self.agent = Agent(setup, link, folder, executor, self.broken.append)
             thread = threading.Thread(target=self.agent.run)
             thread.start()
             try:
@@ -86,6 +88,7 @@ class Device:
             finally:
                 self.agent.stop("the test ends")
                 thread.join()
+                assert self.broken == []
 
     def executor(self) -> FakeExecutor:
         return FakeExecutor(Blobs(self.path / "blobs"), n_tasks=self.n_tasks)

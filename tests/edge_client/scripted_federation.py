@@ -52,7 +52,7 @@ class Federation:
         self.cut_submit_after: list[int] = []
         self.replies: dict[bytes, pb.RecordHeader] = {}  # by serialised key
         self.submitted: queue.SimpleQueue[pb.RecordHeader] = queue.SimpleQueue()
-        self.pause_s = 0.0  # before each part of a fetch
+        self.pause_s = 0.0  # before each part
         self.welcome = pb.Welcome(server="scripted", protocol=1, part_bytes=4096)
         self._open: dict[bytes, pb.Offer] = {}
         self._streams: list[queue.SimpleQueue[pb.ServerEvent | None]] = []
@@ -85,6 +85,10 @@ class Federation:
             for stream in self._streams:
                 stream.put(pb.ServerEvent(offer=offer))
         return offer
+
+    def close(self, offer: pb.Offer) -> None:
+        """Offer it no more, without a word to anybody."""
+        self._close(offer.key.SerializeToString())
 
     def push(self, event: pb.ServerEvent) -> None:
         with self._lock:
@@ -176,21 +180,25 @@ class Federation:
             cut = self.cut_submit_after.pop(0) if self.cut_submit_after else None
             receivers = [self.blobs.receive(ref) for ref in header.record.payloads]
             offsets = [receiver.offset for receiver in receivers]
-            yield pb.SubmitEvent(resume=pb.Resume(offsets=offsets)).SerializeToString()
             n = 0
-            for receiver, ref, offset in zip(receivers, header.record.payloads, offsets, strict=True):
-                if offset == ref.size:
-                    continue
-                for part in parts:
-                    if n == cut:
-                        for each in receivers:
-                            each.abandon()
-                        context.abort(grpc.StatusCode.UNAVAILABLE, "cut as scripted")
-                    n += 1
-                    receiver.feed(part)
-                    if pb.Part.FromString(part).HasField("end"):
-                        break
-                receiver.finish()
+            try:
+                yield pb.SubmitEvent(resume=pb.Resume(offsets=offsets)).SerializeToString()
+                for receiver, ref, offset in zip(receivers, header.record.payloads, offsets, strict=True):
+                    if offset == ref.size:
+                        continue
+                    for part in parts:
+                        if n == cut:
+                            context.abort(grpc.StatusCode.UNAVAILABLE, "cut as scripted")
+                        n += 1
+                        if self.pause_s:
+                            threading.Event().wait(self.pause_s)
+                        receiver.feed(part)
+                        if pb.Part.FromString(part).HasField("end"):
+                            break
+                    receiver.finish()
+            finally:
+                for receiver in receivers:
+                    receiver.abandon()
             self.replies[key] = header
             self.submitted.put(header)
         self._close(key)

@@ -1,6 +1,9 @@
 """The agent against a scripted server: it works, and it is still there whatever it was answered."""
 
+import errno
+import os
 import threading
+from pathlib import Path
 
 import grpc
 import pytest
@@ -357,6 +360,29 @@ def test_withdrawn_task_is_cancelled_and_says_nothing_more(device: Device, serve
     assert "declined" not in kinds
 
 
+def test_task_of_a_step_that_closed_while_the_agent_was_away_is_cancelled(device: Device, server: Federation) -> None:
+    """It hears of the next step only: nobody withdraws anything from a host that is not there."""
+    entered, cancelled = threading.Event(), threading.Event()
+    executor = device.executor()
+
+    def until_cancelled(job, progress):
+        executor.do = None
+        entered.set()
+        assert cancelled.wait(10)
+        return Failed("cancelled")
+
+    executor.do = until_cancelled
+    executor.cancel = lambda agent: cancelled.set()
+    with device.running(executor):
+        offer = server.offer(work(server, 0))
+        assert entered.wait(10)
+        server.close(offer)
+        server.drop_streams()
+        server.offer(work(server, 1))
+        assert server.reply().key.step == 1
+    assert [job.offer.key.step for job in executor.jobs] == [0, 1]
+
+
 def test_stop_in_the_middle_of_a_task_is_told_and_keeps_the_state(device: Device, server: Federation) -> None:
     entered, go = threading.Event(), threading.Event()
     executor = device.executor()
@@ -444,6 +470,50 @@ def test_payloads_that_nobody_names_any_more_go_away(device: Device, server: Fed
     last = executor.jobs[-1].offer
     assert {ref.sha256 for ref in last.task.payloads} <= kept  # an evaluation may want it next
     assert len(kept) == 5  # run, model, held memory, pending memory and reply
+
+
+def test_payloads_that_cannot_be_removed_stop_nothing(device: Device, server: Federation, monkeypatch, caplog) -> None:
+    """As on a card that the system has made read-only because it fails."""
+
+    def read_only(*_: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(keep, "OVERDUE", 1)  # each task waits for the sweep after the one before
+    monkeypatch.setattr(keep, "RECENT", 0)
+    monkeypatch.setattr(Blobs, "remove", read_only)
+    with device.running() as executor:
+        for step in range(3):
+            server.offer(work(server, step, memory_step=step - 1, merged_step=step - 1))
+            server.reply()
+    assert len(executor.jobs) == 3
+    assert 'sweep_failed reason="[Errno 30] Read-only file system"' in caplog.text
+
+
+@pytest.mark.parametrize("in_memory", [False, True])
+def test_sector_that_cannot_be_read_keeps_no_agent_from_starting(
+    device: Device, server: Federation, monkeypatch, in_memory: bool
+) -> None:
+    """What it held is fetched again, or the server hears that this memory is gone."""
+    with device.running() as executor:
+        offer = server.offer(work(server, 0))
+        server.reply()
+        server.expect("transfer")
+    lost = device.path / "blobs" / offer.task.payloads[0].sha256.hex()
+    if in_memory:
+        (lost,) = device.path.glob("memory/*/*/*/pending")
+    number, as_it_is = lost.stat().st_ino, Path.open
+    os.link(lost, device.path.parent / "lost")  # so that no other file gets its number
+
+    def bad(path: Path, *arguments: object, **options: object) -> object:
+        if path.exists() and path.stat().st_ino == number:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return as_it_is(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, "open", bad)
+    with device.running() as executor:
+        server.offer(work(server, 1))
+        server.reply()
+    assert len(executor.jobs) == 1
 
 
 def test_model_that_stays_is_fetched_once(device: Device, server: Federation) -> None:

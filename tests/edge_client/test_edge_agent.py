@@ -253,6 +253,27 @@ def test_sigterm_in_the_middle_of_training(tmp_path: Path, server: Federation, d
     server.expect("leaving")
 
 
+def test_worker_that_dies_ends_the_process(tmp_path: Path, server: Federation) -> None:
+    """Or the agent would stay joined and accept what nobody works on; whoever started it starts it again."""
+    code = (
+        "import sys, edge_client.__main__ as m\n"
+        "from edge_client import keep\n"
+        "def broken(*_): raise RuntimeError('bug')\n"
+        "keep.Keep.begin = broken\n"
+        "sys.exit(m.main(sys.argv[1:]))"
+    )
+    offer = server.offer(work(server, 0))
+    command = [sys.executable, "-c", code, "--server", server.address, "--name", "h", "--data", "named"]
+    done = subprocess.run(
+        command, env=environment(tmp_path), cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 20, done.stderr
+    assert "edge-agent: a thread that works on tasks has died: RuntimeError: bug" in done.stderr
+    assert "Traceback" in done.stderr
+    declined = server.expect("declined").declined
+    assert (declined.key, declined.why) == (offer.key, pb.ENDING)
+
+
 def _task(server: Federation) -> pb.Record:
     model = Weights({"classifier.weight": np.zeros((2, 64), np.float32), "classifier.bias": np.zeros(2, np.float32)})
     return records.encode(fedavg.Task(model, first=None), server.blobs.put)

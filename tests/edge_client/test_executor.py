@@ -1,5 +1,7 @@
 """Tasks in this process and in real child processes: same results; a process that dies is a sentence, not a hang."""
 
+import errno
+import subprocess
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -131,6 +133,26 @@ def test_a_child_that_is_killed_is_reported_and_replaced(child: Executor, blobs:
     assert isinstance(outcome, Failed)
     assert "its process was killed, which the system does when memory runs out" in outcome.reason
     finished(child.run(pets.job(blobs, data), quietly))
+
+
+@pytest.mark.parametrize("settings", [{}, {"isolate": True}], ids=["resident", "isolated"])
+def test_a_process_that_cannot_be_started_costs_no_place(
+    child: Executor, blobs: Blobs, data: Path, monkeypatch: pytest.MonkeyPatch, settings: dict[str, bool]
+) -> None:
+    def no_memory(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOMEM, "Cannot allocate memory")
+
+    job = pets.job(blobs, data, settings)
+    with monkeypatch.context() as patched:
+        patched.setattr(subprocess, "Popen", no_memory)
+        with pytest.raises(OSError, match="Cannot allocate memory"):
+            child.run(job, quietly)
+    found: list[Outcome] = []
+    thread = threading.Thread(target=lambda: found.append(child.run(job, quietly)), daemon=True)
+    thread.start()
+    thread.join(60)
+    assert len(found) == 1
+    finished(found[0])
 
 
 def test_a_task_is_cancelled(executor: Executor, blobs: Blobs, data: Path) -> None:

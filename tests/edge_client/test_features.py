@@ -1,6 +1,9 @@
 """Image features as samples: made once, kept by content, the tower loaded only when some are missing."""
 
+import hashlib
 import io
+import os
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +19,7 @@ from common.encoders import Preprocessing
 from common.errors import ConfigError
 from common.method import ModelSpec
 from common.samples import ArraySource
-from edge_client import image_tower
+from edge_client import features, image_tower
 from edge_client.data.folder import open_folder
 from edge_client.data.pool import first_classes
 from edge_client.feature_store import FeatureStore
@@ -147,6 +150,67 @@ def test_a_folder_is_decoded_in_the_encoders_size_and_kept_by_file(tower: Tower,
     assert found.shape == (10, 16)
     feature_source(pool.source, SPEC).read(every(15))
     assert tower.images == 15
+
+
+def large_images(root: Path, n: int) -> Path:
+    """Each more than 700 kB, whatever is on it."""
+    for name in ("cat", "dog"):
+        (root / name).mkdir(parents=True)
+    for i in range(n):
+        Image.new("RGB", (500, 500), (i, 0, 0)).save(root / ("cat", "dog")[i % 2] / f"{i}.bmp")
+    return root
+
+
+def test_files_are_in_memory_one_batch_at_a_time(tower: Tower, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(features, "BATCH", 2)
+    pool = open_folder(large_images(tmp_path / "pets", 16))
+    peaks = []
+    for _ in ("made", "found"):
+        tracemalloc.start()
+        feature_source(pool.source, SPEC).read(every(16))
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert tower.images == 16
+    assert max(peaks) < 5 * 750_000  # two files, and what they are decoded to
+
+
+def test_a_file_is_read_again_when_it_has_changed(
+    tower: Tower, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool = open_folder(large_images(tmp_path / "pets", 4))
+    digested = []
+    original = hashlib.file_digest
+    monkeypatch.setattr(hashlib, "file_digest", lambda file, how: digested.append(file.name) or original(file, how))
+    first = feature_source(pool.source, SPEC).read(every(4))
+    path = pool.source.file(0)
+    assert len(digested) == 4
+    feature_source(pool.source, SPEC).read(every(4))
+    assert len(digested) == 4
+    times = path.stat()
+    Image.new("RGB", (500, 500), (9, 9, 9)).save(path)
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))  # of the same size and time, as some copies are
+    again = feature_source(pool.source, SPEC).read(every(4))
+    assert len(digested) == 5
+    assert (again[0] != first[0]).any()
+    np.testing.assert_array_equal(again[1:], first[1:])
+
+
+def test_a_file_that_changes_meanwhile_is_kept_under_what_it_is(
+    tower: Tower, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool = open_folder(large_images(tmp_path / "pets", 2))
+    original = feature_source(pool.source, SPEC).read(every(1))
+    (path,) = (tmp_path / "cache" / "features").glob("*.sqlite")
+    before = pool.source.file(1).read_bytes()
+    get = FeatureStore.get
+
+    def changed(store: FeatureStore, keys: set[bytes], size: int) -> dict[bytes, bytes]:
+        pool.source.file(1).write_bytes(pool.source.file(0).read_bytes())
+        return get(store, keys, size)
+
+    monkeypatch.setattr(FeatureStore, "get", changed)
+    np.testing.assert_array_equal(feature_source(pool.source, SPEC).read(np.array([1])), original)
+    assert hashlib.sha256(before).digest() not in {key for key, _ in _rows(path)}
 
 
 def test_an_image_that_breaks_when_decoded_is_named(tower: Tower, tmp_path: Path) -> None:

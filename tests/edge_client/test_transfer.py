@@ -2,6 +2,8 @@
 
 import os
 import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import grpc
@@ -140,6 +142,45 @@ def test_slow_transfer_that_moves_is_left_alone(
         server.offer(work(server, 0, task=pb.Record(payloads=[server.payload(os.urandom(40 * PART))])))
         server.reply()
     assert server.calls["fetch"] == 2  # the run and the model, once each
+
+
+def test_withdrawn_fetch_ends_at_its_next_part(device: Device, server: Federation) -> None:
+    ref = server.payload(os.urandom(1000 * PART))
+    server.pause_s = 0.02
+    with device.running() as executor:
+        offer = server.offer(work(server, 0, task=pb.Record(payloads=[ref])))
+        _until(lambda: server.fetched[ref.sha256])
+        _withdraw(server, offer)
+        server.offer(work(server, 1))
+        assert server.reply().key.step == 1
+    assert len(executor.jobs) == 1
+    assert not executor.blobs.has(ref.sha256)
+
+
+def test_withdrawn_submit_ends_at_its_next_part(device: Device, server: Federation) -> None:
+    executor = device.executor()
+    executor.reply_bytes = 4000 * PART
+    server.pause_s = 0.02
+    with device.running(executor):
+        offer = server.offer(work(server, 0))
+        _until(lambda: server.calls["submit"])
+        executor.reply_bytes = PART
+        _withdraw(server, offer)
+        server.offer(work(server, 1))
+        assert server.reply().key.step == 1
+    assert server.calls["submit"] == 2
+
+
+def _until(is_so: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 10
+    while not is_so():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def _withdraw(server: Federation, offer: pb.Offer) -> None:
+    server.close(offer)
+    server.push(pb.ServerEvent(withdrawn=pb.Withdrawn(key=offer.key, reason="closed")))
 
 
 def test_memory_made_of_what_was_fetched_is_forced_to_the_disk_before_it_is_committed(
