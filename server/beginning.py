@@ -13,7 +13,7 @@ from server.journal import Journal
 from server.ledger import Ledger
 from server.preparing import Preparing
 
-DrawFirst = Callable[[Path, initial.Request], pb.Record]
+DrawFirst = Callable[[Path, initial.Request, Callable[[], None]], pb.Record]
 
 
 @dataclass(frozen=True)

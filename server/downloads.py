@@ -1,7 +1,8 @@
 """Fetch: payloads go out, by digest, from any offset; only what was offered to that agent.
 
-The parts are made in a thread, several a hop and one hop ahead of the stream, and all downloads together hold no
-more bytes than their budget: a slow reader keeps its own few parts and nobody else's.
+The parts are made in a thread, several a hop and one hop ahead of a stream that is read quickly, and all downloads
+together hold no more bytes than their budget. What is made ahead takes at most half of it; a slow reader holds the one
+part that it is being sent, so those that stop reading do not hold up the others.
 """
 
 import asyncio
@@ -18,6 +19,7 @@ from server.calls import Context, ended, failed, in_pool, owner_of, refuse
 from server.fleet import Fleet
 
 PARTS_A_HOP = 4
+PATIENCE_S = 0.25  # nothing is made ahead for one who takes longer to read a part
 
 
 class Blobs(Protocol):
@@ -57,28 +59,36 @@ class Downloads:
 
     async def _send(self, request: pb.FetchRequest, part_bytes: int, context: Context) -> None:
         parts = await in_pool(self._pool, self._blobs.parts, request.sha256, request.offset, part_bytes)
-        held: list[int] = []  # bytes of budget, one entry a hop; at most two hops at a time
-        ahead = asyncio.create_task(self._hop(parts, part_bytes, held))
+        held: list[int] = []  # bytes of budget, one entry a part that is made or being made
+        ahead: asyncio.Task[list[bytes]] | None = None
+        is_quick = False
+        loop = asyncio.get_running_loop()
         try:
-            while batch := await ahead:
-                ahead = asyncio.create_task(self._hop(parts, part_bytes, held))
+            while batch := await (ahead or self._next(parts, part_bytes, held)):
+                ahead = self._go_ahead(parts, part_bytes, held) if is_quick else None
                 for part in batch:
+                    began = loop.time()
                     async with asyncio.timeout(self.stall_s):
                         await context.write(part)
-                self._budget.give(held.pop(0))
+                    is_quick = loop.time() - began < PATIENCE_S
+                    self._budget.give(held.pop(0))
         finally:
-            await ended(ahead)
+            if ahead is not None:
+                await ended(ahead)
             self._budget.give(sum(held))
 
-    async def _hop(self, parts: Iterator[bytes], part_bytes: int, held: list[int]) -> list[bytes]:
-        n = PARTS_A_HOP
-        if self._budget.try_take(n * part_bytes):
-            held.append(n * part_bytes)
-        else:
-            n = 1
-            held.append(await self._budget.take(part_bytes))
-        return await in_pool(self._pool, _next, parts, n)
+    async def _next(self, parts: Iterator[bytes], part_bytes: int, held: list[int]) -> list[bytes]:
+        held.append(await self._budget.take(part_bytes))
+        return await in_pool(self._pool, _some, parts, 1)
+
+    def _go_ahead(self, parts: Iterator[bytes], part_bytes: int, held: list[int]) -> "asyncio.Task[list[bytes]] | None":
+        """A hop of parts while those before are sent, if half of the budget stays free for others."""
+        n_bytes = PARTS_A_HOP * part_bytes
+        if self._budget.free - n_bytes < self._budget.total // 2 or not self._budget.try_take(n_bytes):
+            return None
+        held.extend([part_bytes] * PARTS_A_HOP)
+        return asyncio.create_task(in_pool(self._pool, _some, parts, PARTS_A_HOP))
 
 
-def _next(parts: Iterator[bytes], n: int) -> list[bytes]:
+def _some(parts: Iterator[bytes], n: int) -> list[bytes]:
     return list(islice(parts, n))

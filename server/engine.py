@@ -99,10 +99,11 @@ class Engine:
             if reason := preparing.nobody_can():
                 raise ConfigError(reason)
             self._tending.say(preparing.waiting_for())
-            self._tending.next()
+            self._tending.next(deadline=preparing.settles_at())
         self._loaded = beginning.settle(self._journal, self._blobs, self._loaded, preparing)
         self._course = Course(self._loaded.run)
-        record = self._draw_first(self._folder, beginning.first_request(self._journal, self._loaded))
+        request = beginning.first_request(self._journal, self._loaded)
+        record = self._draw_first(self._folder, request, self.inbox.check)
         beginning.hold(self._journal, self._blobs, self._pin, record)
         with self._journal.commit():
             self._ledger.begin(record)

@@ -21,8 +21,6 @@ from server.identity import check_agent
 
 log = logging.getLogger(__name__)
 
-OFFERS_KEPT = 16  # per agent: what it may fetch is bounded, whatever the engines do
-
 
 class Line(Protocol):
     """The way to one host."""
@@ -58,9 +56,12 @@ class _Host:
 
 @dataclass
 class _Offered:
-    """Of one agent: its open offers with the digests that they name, oldest first, and the one it works on."""
+    """Of one agent: its open offers with the digests that they name, and the one it works on.
 
-    digests: dict[Key, frozenset[bytes]] = field(default_factory=dict)
+    At most one offer of a kind for each run: what it may fetch is bounded, whatever the engines do.
+    """
+
+    digests: dict[tuple[str, "pb.TaskKind"], tuple[Key, frozenset[bytes]]] = field(default_factory=dict)
     working_on: Key | None = None
 
 
@@ -101,11 +102,7 @@ class Fleet:
             line = self._line(key.agent)
             if line is None:
                 return False
-            offered = self._offered[key.agent].digests
-            offered.pop(key, None)
-            while len(offered) >= OFFERS_KEPT:
-                del offered[next(iter(offered))]
-            offered[key] = digests
+            self._offered[key.agent].digests[key.run, key.kind] = key, digests
             line.push(pb.ServerEvent(offer=offer))  # under the lock: an offer and its withdrawal keep their order
         return True
 
@@ -116,6 +113,13 @@ class Fleet:
             line = self._line(key.agent)
             if line is not None:
                 line.push(pb.ServerEvent(withdrawn=pb.Withdrawn(key=key.message(), reason=reason)))
+
+    def forget(self, run: str) -> None:
+        """The run is over: nobody may fetch for it any more."""
+        with self._lock:
+            for offered in self._offered.values():
+                for place in [place for place in offered.digests if place[0] == run]:
+                    del offered.digests[place]
 
     def subscribe(self, run: str) -> "queue.SimpleQueue[Event]":
         """A queue of what concerns this run: its own tasks, and all that come and go."""
@@ -207,7 +211,7 @@ class Fleet:
         """Whether an open offer to this agent names that payload."""
         with self._lock:
             offered = self._offered.get(agent)
-            return offered is not None and any(sha256 in digests for digests in offered.digests.values())
+            return offered is not None and any(sha256 in digests for _, digests in offered.digests.values())
 
     def send_away(self, after_s: float, jitter_s: float, reason: str) -> None:
         """Ask every host to come back later, and end its stream."""
@@ -236,7 +240,9 @@ class Fleet:
         offered = self._offered.get(key.agent)
         if offered is None:
             return
-        offered.digests.pop(key, None)
+        place = key.run, key.kind
+        if place in offered.digests and offered.digests[place][0] == key:  # not that of a later step
+            del offered.digests[place]
         if offered.working_on == key:
             offered.working_on = None
 

@@ -56,8 +56,3 @@ class Inbox:
         for listener in listeners:
             listener.heard(event)
         return True
-
-    def pause(self, seconds: float) -> None:
-        """Let some time pass, unless told to stop."""
-        self._stop.wait(seconds)
-        self.check()

@@ -7,9 +7,10 @@ what went wrong.
 
 import io
 import json
+import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,11 +18,13 @@ import numpy as np
 
 from common import methods, models, pb, runfile, seeds
 from common.blobs import Blobs
-from common.errors import ConfigError, FederationError
+from common.errors import ConfigError, FederationError, LocalFault
 from common.payloads import Blob, Payload, Weights
 from common.wire import records
 
 NPZ = "application/x-npz"
+CHECK_S = 0.1
+ENDED = (-signal.SIGHUP, -signal.SIGINT, -signal.SIGTERM)
 
 
 @dataclass(frozen=True)
@@ -33,24 +36,50 @@ class Request:
     weights: pb.PayloadRef | None = None
 
 
-def drawn(folder: Path, request: Request) -> pb.Record:
+def drawn(folder: Path, request: Request, check: Callable[[], None] = lambda: None) -> pb.Record:
     """The first State's record, made in a child process.
+
+    `check` is called now and then meanwhile; what it raises ends the child.
 
     Raises:
         ConfigError: the run cannot begin as it is described.
+        LocalFault: somebody has ended the child.
     """
     refs = {"run": request.run, "weights": request.weights}
     text = json.dumps(
         {name: _as_json(ref) for name, ref in refs.items() if ref is not None}
         | {"folder": str(folder), "start": {name: _as_json(ref) for name, ref in request.start.items()}}
     )
-    child = subprocess.run(
-        [sys.executable, "-m", "server.initial"], input=text.encode(), capture_output=True, check=False
+    child = subprocess.Popen(
+        [sys.executable, "-m", "server.initial"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,  # Ctrl-C is for the server, which ends its children in order
     )
+    with child:
+        try:
+            record, complaint = _answered(child, text.encode(), check)
+        except BaseException:
+            child.kill()
+            raise
+    if child.returncode in ENDED:  # with all of the server's processes, which a service manager ends at once
+        check()
+        raise LocalFault(f"the process that draws the first state was ended by signal {-child.returncode}")
     if child.returncode:
-        said = child.stderr.decode("utf-8", "replace").strip().splitlines() or [f"exit code {child.returncode}"]
+        said = complaint.decode("utf-8", "replace").strip().splitlines() or [f"exit code {child.returncode}"]
         raise ConfigError(f"the first state could not be made: {said[-1]}")
-    return pb.Record.FromString(child.stdout)
+    return pb.Record.FromString(record)
+
+
+def _answered(child: "subprocess.Popen[bytes]", text: bytes, check: Callable[[], None]) -> tuple[bytes, bytes]:
+    asked: bytes | None = text
+    while True:
+        try:
+            return child.communicate(asked, CHECK_S)
+        except subprocess.TimeoutExpired:
+            asked = None  # it has that
+            check()
 
 
 def draw(blobs: Blobs, request: Request) -> pb.Record:

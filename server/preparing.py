@@ -5,7 +5,8 @@ One that comes back as something else, with other data or another budget, looks 
 
 import hashlib
 import logging
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from common import pb
@@ -17,6 +18,8 @@ from server.fleet import Fleet, Present
 from server.journal import Journal
 
 log = logging.getLogger(__name__)
+
+PATIENCE_S = 30.0  # once enough are ready, for those that have still to answer; they may answer later, too
 Classes = tuple[str, ...]
 
 
@@ -35,6 +38,7 @@ class Preparing:
     declined: dict[str, str] = field(default_factory=dict)
     _asked: set[str] = field(default_factory=set)
     _described: dict[str, bytes] = field(default_factory=dict)  # agent -> digest of what it was when it was asked last
+    _enough_since: float | None = None  # time.monotonic()
 
     def look(self) -> None:
         """Ask every agent that is there, unless it was asked as it is now."""
@@ -95,8 +99,18 @@ class Preparing:
         }
 
     def is_settled(self) -> bool:
-        """Whether enough are ready and nobody who is there has still to answer."""
-        return len(self._willing()) >= self._least() and not self._asked
+        """Whether enough are ready, and those who have still to answer have had their time."""
+        at = self.settles_at()
+        return at is not None and at <= time.monotonic()
+
+    def settles_at(self) -> float | None:
+        """When that will be so if nothing comes (time.monotonic()); None while too few are ready."""
+        if len(self._willing()) < self._least():
+            self._enough_since = None
+            return None
+        if self._enough_since is None:
+            self._enough_since = time.monotonic()
+        return self._enough_since + (min(self.file.agents.deadline_s, PATIENCE_S) if self._asked else 0.0)
 
     def nobody_can(self) -> str:
         """Why this run will not start with the agents that are there; empty while it may."""
@@ -111,7 +125,9 @@ class Preparing:
         return f"too few agents can serve run {self.run}: expected {self._least()}, got {len(ready)}; {reasons}"
 
     def waiting_for(self) -> str:
-        return f"waiting for agents: {len(self._willing())} of {self._least()} are ready"
+        n, least = len(self._willing()), self._least()
+        text = f"waiting for agents: {f'{n} of {least}' if n < least else 'enough'} are ready"
+        return f"{text}, no answer yet from {_some(sorted(self._asked))}" if self._asked else text
 
     def positions(self) -> dict[str, tuple[int, int]]:
         """agent -> its index among those with named data, of how many."""
@@ -197,5 +213,8 @@ def _digest(agent: Present) -> bytes:
 
 
 def _shown(classes: Classes) -> str:
-    names = ", ".join(classes[:5])
-    return f"{len(classes)} ({names}{', …' if len(classes) > 5 else ''})"
+    return f"{len(classes)} ({_some(classes)})"
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + (", …" if len(names) > 5 else "")

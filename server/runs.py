@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 RETRY_S = 10.0  # after the disk was full, say
 OVER = ("done", "stopped", "failed")
+BY_OPERATOR = "stopped by an operator"
 Watched = queue.SimpleQueue[pb.RunEvent | None]
 
 
@@ -38,11 +39,13 @@ class Runs:
         self._fleet = fleet
         self._draw_first = draw_first
         self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)  # what follows, and whether the server is closing
         self._watching = threading.Lock()  # taken before the journal's lock, never while that is held
         self._engines: dict[str, Engine] = {}
         self._threads: dict[str, threading.Thread] = {}
         self._watchers: dict[str, list[Watched]] = defaultdict(list)
         self._troubles: dict[str, str] = {}  # of runs that wait for the disk, where nothing can be written down
+        self._stopping: set[str] = set()  # told to end, which is not written down yet
         self._closing = threading.Event()
 
     def start(self) -> None:
@@ -55,7 +58,8 @@ class Runs:
     def close(self) -> None:
         """Let the engines end; their runs go on when the server comes back."""
         self._closing.set()
-        with self._lock:
+        with self._changed:
+            self._changed.notify_all()
             engines, threads = list(self._engines.values()), list(self._threads.values())
         for engine in engines:
             engine.inbox.stop(for_good=False)
@@ -117,18 +121,36 @@ class Runs:
                 self._watchers[run].remove(events)
 
     def stop(self, run: str) -> pb.RunSummary:
-        """End a run; its last State stays, and can be exported."""
+        """End a run; its last State stays, and can be exported.
+
+        Raises:
+            LocalFault: the disk does not take it; the run ends when it does.
+        """
         self._row(run)
-        with self._lock:
-            engine = self._engines.get(run)
-            thread = self._threads.get(run)
+        with self._changed:
+            self._stopping.add(run)
+            self._troubles.pop(run, None)
+            self._changed.notify_all()
+            engine, is_driven = self._engines.get(run), run in self._threads
         if engine is not None:
             engine.inbox.stop(for_good=True)
-            if thread is not None:
-                thread.join()
-        elif self._summary(run).status not in OVER:
-            self._end(run, "stopped", "stopped by an operator")
+        if is_driven:
+            self._wait_for_end(run)
+        else:
+            try:
+                if self._summary(run).status not in OVER:
+                    self._end(run, "stopped", BY_OPERATOR)
+                self._launch_followers(run)
+            finally:
+                with self._lock:
+                    self._stopping.discard(run)
         return self._summary(run)
+
+    def _wait_for_end(self, run: str) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: run not in self._threads or run in self._troubles)
+            if run in self._threads:
+                raise LocalFault(f"run {run} is not stopped yet: {self._troubles[run]}")
 
     def export(self, run: str) -> dict[str, Payload]:
         """What the method calls its result, of the run's last State.
@@ -205,36 +227,69 @@ class Runs:
     # ------------------------------------------------------------------ threads
 
     def _launch(self, run: str) -> None:
-        """Start its engine, unless it waits for an earlier run or ended with that."""
-        source = self._row(run)["init_from"]
+        """Start its engine, unless it is over, waits for an earlier run, or ends with that."""
+        row = self._row(run)
+        if row["status"] in OVER:
+            return
+        source = row["init_from"]
         if source and (before := self._journal.summary(source)) is not None and before.status != "done":
             if before.status in OVER:
                 self._end(run, "failed", f"it starts from run {source}, which is {before.status}")
+                self._launch_followers(run)
             else:
                 self._journal.write("UPDATE runs SET reason = ? WHERE run = ?", f"waiting for run {source}", run)
             return
         with self._lock:
-            if run not in self._threads and not self._closing.is_set():
+            is_taken = run in self._threads or run in self._stopping or self._closing.is_set()
+            if not is_taken and self._row(run)["status"] not in OVER:
                 thread = threading.Thread(target=self._drive, args=(run,), name=f"run-{run}")
                 self._threads[run] = thread
                 thread.start()
+
+    def _launch_followers(self, run: str) -> None:
+        """Start what waited for this run, or end it with this."""
+        query = "SELECT run FROM runs WHERE init_from = ? AND status = 'waiting'"
+        for follower in self._journal.rows(query, run):
+            self._launch(follower["run"])
 
     def _drive(self, run: str) -> None:
         """One thread: the engine, again after faults of the disk, until the run or the server ends."""
         try:
             while not self._attempt(run):
+                self._pause(run)
+                if self._closing.is_set():
+                    break
                 log.info("run_resumes run=%s", run)
-            if self._summary(run).status in OVER:
-                query = "SELECT run FROM runs WHERE init_from = ? AND status = 'waiting'"
-                for follower in self._journal.rows(query, run):
-                    self._launch(follower["run"])
         finally:
-            with self._lock:  # last: `close` waits for the threads that it finds
+            with self._changed:  # last: `close` waits for the threads that it finds
                 self._engines.pop(run, None)
                 self._threads.pop(run, None)
+                self._troubles.pop(run, None)
+                self._stopping.discard(run)
+                self._changed.notify_all()
 
     def _attempt(self, run: str) -> bool:
         """Drive the run once; False when it should be tried again."""
+        try:
+            if self._summary(run).status not in OVER:
+                self._to_the_end(run)
+            if self._summary(run).status in OVER:
+                self._launch_followers(run)
+        except LocalFault as fault:
+            log.error("run_interrupted run=%s reason=%s", run, fault)
+            with self._changed:
+                self._troubles[run] = f"interrupted, tried again every {RETRY_S:g} s: {fault}"
+                self._changed.notify_all()
+            self._publish(run, pb.RunEvent(summary=self._summary(run), note=self._troubles[run]))
+            return False
+        return True
+
+    def _to_the_end(self, run: str) -> None:
+        """Until the run ends, or the server does.
+
+        Raises:
+            LocalFault: the disk; nothing is lost, try again.
+        """
         engine = None
         try:
             engine = self._engine(run)
@@ -242,12 +297,9 @@ class Runs:
             self._tell_end(run)
         except Stopped as stopped:
             if stopped.for_good:
-                self._end(run, "stopped", "stopped by an operator")
-        except LocalFault as fault:
-            log.error("run_interrupted run=%s reason=%s", run, fault)
-            self._troubles[run] = f"interrupted, tried again every {RETRY_S:g} s: {fault}"
-            self._publish(run, pb.RunEvent(summary=self._summary(run), note=self._troubles[run]))
-            return self._stopped_within(RETRY_S, run)
+                self._end(run, "stopped", BY_OPERATOR)
+        except LocalFault:
+            raise
         except FederationError as fault:
             self._end(run, "failed", str(fault))
         except Exception as error:  # the outermost loop: a fault in one method must not touch the other runs
@@ -256,9 +308,10 @@ class Runs:
         finally:
             if engine is not None:
                 engine.close()
-        return True
 
     def _engine(self, run: str) -> Engine:
+        if run in self._stopping:
+            raise Stopped(for_good=True)
         engine = Engine(
             run,
             self._journal,
@@ -268,33 +321,29 @@ class Runs:
             publish=lambda event: self._publish(run, event),
             draw_first=self._draw_first,
         )
-        with self._lock:
+        with self._lock:  # who stops the run or the server from here on finds the engine
             self._engines[run] = engine
-        if self._closing.is_set():
-            engine.inbox.stop(for_good=False)
-        self._troubles.pop(run, None)
+            self._troubles.pop(run, None)
+            if run in self._stopping or self._closing.is_set():
+                engine.inbox.stop(for_good=run in self._stopping)
         return engine
 
-    def _stopped_within(self, seconds: float, run: str) -> bool:
-        """Let some time pass; whether the run or the server was told to stop meanwhile."""
-        with self._lock:
-            engine = self._engines.get(run)
-        if engine is None:
-            return self._closing.wait(seconds)
-        try:
-            engine.inbox.pause(seconds)
-        except Stopped as stopped:
-            if stopped.for_good:
-                self._end(run, "stopped", "stopped by an operator")
-            return True
-        return False
+    def _pause(self, run: str) -> None:
+        """Let some time pass, unless the run or the server is told to stop meanwhile."""
+        with self._changed:
+            was_stopping = run in self._stopping
+            self._changed.wait_for(
+                lambda: self._closing.is_set() or (run in self._stopping and not was_stopping), RETRY_S
+            )
 
     def _end(self, run: str, status: str, reason: str) -> None:
         self._journal.set_status(run, status, reason)
+        self._troubles.pop(run, None)
         log.info("run_ended run=%s status=%s reason=%s", run, status, reason)
         self._tell_end(run)
 
     def _tell_end(self, run: str) -> None:
+        self._fleet.forget(run)
         last = pb.RunEvent(summary=self._summary(run))
         self._publish(run, last)
         with self._watching:

@@ -28,6 +28,8 @@ log = logging.getLogger(__name__)
 
 _M_ARENA_MAX = -8  # of malloc.h
 MANY_FILES = 1 << 16  # where there is no limit: some systems take no infinite one
+UNFINISHED_KEPT_S = 86400.0  # what came of uploads that broke off: for so long their agents may go on there
+TIDY_S = 3600.0
 SEEN_S = 3600.0  # a host that says the same hello again is written down once an hour, not at every reconnect
 
 
@@ -79,10 +81,12 @@ async def _serve(options: ServeOptions, journal: Journal, blobs: Blobs, fleet: F
     await asyncio.to_thread(runs.start)
     await front.start()
     await local.start()
+    tidying = asyncio.create_task(keep_tidy(blobs))
     try:
         _announce(options, taken)
         await stopping.wait()
     finally:
+        tidying.cancel()
         log.info("draining grace_s=%g", options.grace_s)
         await front.drain(options.grace_s)
         await local.stop(1.0)
@@ -103,6 +107,16 @@ def prepare(state_dir: Path) -> None:
             f"cannot use the state folder {state_dir}: {error.strerror}; choose another with --state-dir",
             exit_code=EXIT_STATE,
         ) from error
+
+
+async def keep_tidy(blobs: Blobs) -> None:
+    """Remove what uploads, writes and crashes have left unfinished, at once and then every hour."""
+    while True:
+        try:
+            await asyncio.to_thread(blobs.tidy, time.time() - UNFINISHED_KEPT_S)
+        except OSError as error:
+            log.warning("not_tidied reason=%s", error)
+        await asyncio.sleep(TIDY_S)
 
 
 def remember(journal: Journal) -> Callable[[pb.Hello], None]:

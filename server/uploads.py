@@ -1,8 +1,9 @@
 """Submit: replies come in. Bytes go from the stream to the intake's threads; nothing else happens on the loop.
 
 Memory does not grow with the number of agents: a few uploads at a time read ahead, and all together hold no more
-bytes than their budget. An upload whose next part is long in coming gives its place to another and goes on one part
-at a time, so slow links neither block fast ones nor are slowed by them. Only silence ends an upload, never its length.
+bytes than their budget. An upload whose next part is long in coming gives its place and its budget to others and goes
+on one part at a time, so slow links neither block fast ones nor are slowed by them. Only silence ends an upload, never
+its length.
 """
 
 import asyncio
@@ -172,19 +173,8 @@ class Uploads:
             self._budget.give(held + sum(map(len, inflow.parts)))
 
     async def _read_ahead(self, context: Context, inflow: _Inflow, place: "_Place") -> None:
-        loop = asyncio.get_running_loop()
-        reserved = 0
         try:
-            while True:
-                reserved = await self._budget.take(self._part_bytes)
-                hurry = loop.call_later(PATIENCE_S, place.leave)
-                async with asyncio.timeout(self.stall_s):
-                    part = await context.read()
-                hurry.cancel()
-                if part is EOF:
-                    return
-                self._budget.give(reserved - len(part))
-                reserved = 0
+            while (part := await self._part(context, place)) is not EOF:
                 inflow.parts.append(part)
                 inflow.came.set()
                 place.take_if_free()
@@ -192,9 +182,32 @@ class Uploads:
                     inflow.room.clear()
                     await inflow.room.wait()
         finally:
-            self._budget.give(reserved)
             inflow.ended = True
             inflow.came.set()
+
+    async def _part(self, context: Context, place: "_Place") -> bytes:
+        """The next part, its bytes taken from the budget; while it is long in coming others have budget and place."""
+        reserved = await self._budget.take(self._part_bytes)
+        kept = 0
+
+        def let_go() -> None:
+            nonlocal reserved
+            place.leave()
+            self._budget.give(reserved)
+            reserved = 0
+
+        hurry = asyncio.get_running_loop().call_later(PATIENCE_S, let_go)
+        try:
+            async with asyncio.timeout(self.stall_s):
+                part = await context.read()
+            hurry.cancel()
+            if part is not EOF:
+                reserved = reserved or await self._budget.take(len(part))
+                kept = len(part)
+            return part
+        finally:
+            hurry.cancel()
+            self._budget.give(reserved - kept)
 
     async def _open(self, header: pb.RecordHeader) -> pb.Receipt | Upload:
         opening = asyncio.get_running_loop().run_in_executor(self._pool, self._intake.open, header)

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +10,16 @@ import numpy as np
 import pytest
 
 from common import files, pb
+from common.errors import LocalFault
 from common.methods import fedavg
 from common.payloads import Weights
 from common.wire import records
-from server import ledger, runs
+from server import initial, ledger, runs
+from server.engine import Engine
+from server.journal import Journal
+from server.runs import Runs
 from tests.server.devices import RUN, Device, moved
-from tests.server.workshop import Workshop, wait_for
+from tests.server.workshop import Workshop, drawn_here, wait_for
 
 
 @pytest.fixture
@@ -329,6 +333,40 @@ def test_a_stage_whose_predecessor_fails_fails_too(shop: Workshop) -> None:
     assert (summary.status, summary.reason) == ("failed", "it starts from run staged.first, which is failed")
 
 
+def chain(shop: Workshop, *stages: str) -> list[str]:
+    shop.runs.submit(RUN + "".join(f'[[stage]]\nname = "{stage}"\n' for stage in stages), "staged")
+    return [f"staged.{stage}" for stage in stages]
+
+
+def test_a_stage_that_fails_ends_all_that_come_after_it(shop: Workshop) -> None:
+    shop.runs.start()
+    *_, last = chain(shop, "first", "second", "third", "fourth")
+    shop.join(["a"])
+    shop.join(["b"], classes=("ant", "dog"))
+    summary = shop.ended(last)
+    assert (summary.status, summary.reason) == ("failed", "it starts from run staged.third, which is failed")
+
+
+@pytest.mark.parametrize("stopped", ["first", "second"])
+def test_a_stage_that_is_stopped_ends_all_that_come_after_it(shop: Workshop, stopped: str) -> None:
+    shop.runs.start()
+    *_, last = chain(shop, "first", "second", "third")
+    assert shop.runs.stop(f"staged.{stopped}").status == "stopped"
+    assert shop.ended(last).status == "failed"
+
+
+def test_a_run_that_is_over_is_not_taken_up_again(shop: Workshop) -> None:
+    """As the thread that launches all stages of a file may find one that was launched, and ended, before its turn."""
+    shop.runs.start()
+    run = shop.runs.submit(RUN, "over").run
+    shop.runs.stop(run)
+    shop.join(["a", "b"])
+    shop.runs._launch(run)
+    shop.runs.close()
+    assert shop.summary(run).status == "stopped"
+    assert shop.devices["a"].offers == []
+
+
 def test_stopping_ends_the_run_and_its_state_can_be_exported(shop: Workshop) -> None:
     shop.join(["a", "b"], before_submit=lambda _d, offer, header: header if offer.round == 1 else None)
     shop.runs.start()
@@ -339,6 +377,113 @@ def test_stopping_ends_the_run_and_its_state_can_be_exported(shop: Workshop) -> 
     assert shop.runs.stop(name).status == "stopped"
     assert not shop.fleet.may_fetch("a", held.run.sha256), "the offer was not withdrawn"
     assert "weights" in shop.runs.export(name)
+
+
+def test_nobody_may_fetch_for_a_run_that_is_over(shop: Workshop) -> None:
+    """Not even one that has never answered."""
+    answers = threading.Event()
+    device = shop.join(["a"], decline=lambda *_: answers.wait(60) and None)["a"]
+    shop.runs.start()
+    run = shop.runs.submit(RUN, "over").run
+    wait_for(lambda: device.of_kind(pb.PREPARE) != [])
+    assert shop.fleet.may_fetch("a", device.offers[0].run.sha256)
+    shop.runs.stop(run)
+    assert not shop.fleet.may_fetch("a", device.offers[0].run.sha256)
+    answers.set()
+
+
+def test_a_run_can_be_stopped_while_its_engine_is_made(shop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
+    began, go_on = threading.Event(), threading.Event()
+
+    class Slow(Engine):
+        def __init__(self, *given: Any, **named: Any) -> None:
+            began.set()
+            assert go_on.wait(20)
+            super().__init__(*given, **named)
+
+    monkeypatch.setattr(runs, "Engine", Slow)
+    shop.join(["a", "b"])
+    shop.runs.start()
+    run = shop.runs.submit(RUN, "early").run
+    assert began.wait(20)
+    threading.Timer(0.2, go_on.set).start()
+    assert shop.runs.stop(run).status == "stopped"
+    wait_for(lambda: not shop.runs._threads)
+    assert shop.summary(run).status == "stopped"
+
+
+class Drawing:
+    """The first State is being drawn, until the run or the server is told to stop."""
+
+    def __init__(self) -> None:
+        self.began = threading.Event()
+
+    def __call__(self, _folder: Path, _request: initial.Request, check: Callable[[], None]) -> pb.Record:
+        self.began.set()
+        while True:
+            check()
+            time.sleep(0.01)
+
+
+def test_a_server_that_ends_while_the_first_state_is_drawn_draws_it_when_it_is_back(shop: Workshop) -> None:
+    drawing = Drawing()
+    shop.runs = Runs(shop.journal, shop.blobs, shop.fleet, draw_first=drawing)
+    shop.join(["a", "b"])
+    run = shop.runs.submit(RUN, "first").run
+    assert drawing.began.wait(20)
+    shop.runs.close()
+    assert shop.summary(run).status == "waiting"
+    shop.runs = Runs(shop.journal, shop.blobs, shop.fleet, draw_first=drawn_here)
+    shop.runs.start()
+    assert shop.ended(run).status == "done"
+
+
+def test_a_run_can_be_stopped_while_its_first_state_is_drawn(shop: Workshop) -> None:
+    drawing = Drawing()
+    shop.runs = Runs(shop.journal, shop.blobs, shop.fleet, draw_first=drawing)
+    shop.join(["a", "b"])
+    run = shop.runs.submit(RUN, "first").run
+    assert drawing.began.wait(20)
+    assert shop.runs.stop(run).status == "stopped"
+
+
+def test_a_run_that_waits_for_the_disk_before_it_begins_can_be_stopped(
+    shop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise LocalFault("cannot write")
+
+    monkeypatch.setattr(runs, "Engine", full)
+    shop.runs.start()
+    run = shop.runs.submit(RUN, "full").run
+    wait_for(lambda: "interrupted" in shop.runs.detail(run).summary.reason)
+    summary = shop.runs.stop(run)
+    assert (summary.status, summary.reason) == ("stopped", "stopped by an operator")
+
+
+def test_a_stop_that_the_disk_does_not_take_says_so_and_is_done_when_there_is_room(
+    shop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_status, full = Journal.set_status, threading.Event()
+
+    def written(self: Journal, run: str, status: str, reason: str = "") -> None:
+        if full.is_set():
+            raise LocalFault("the disk is full")
+        set_status(self, run, status, reason)
+
+    monkeypatch.setattr(Journal, "set_status", written)
+    monkeypatch.setattr(runs, "RETRY_S", 0.05)
+    shop.join(["a", "b"], before_submit=lambda _d, offer, header: header if offer.round == 1 else None)
+    shop.runs.start()
+    run = shop.runs.submit(RUN, "full").run
+    wait_for(lambda: len(shop.devices["a"].of_kind(pb.WORK)) == 2)
+    full.set()
+    with pytest.raises(LocalFault, match=r"^run full is not stopped yet: .*: the disk is full$"):
+        shop.runs.stop(run)
+    assert shop.summary(run).status == "running"
+    full.clear()
+    assert shop.ended(run).status == "stopped"
+    assert len(shop.devices["a"].of_kind(pb.WORK)) == 2
 
 
 def test_two_runs_share_the_agents(shop: Workshop) -> None:

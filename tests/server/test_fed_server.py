@@ -1,5 +1,6 @@
 """The program itself: what it prints, how it starts, stops and fails."""
 
+import asyncio
 import json
 import os
 import queue
@@ -7,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,8 +17,11 @@ import grpc
 import pytest
 from running_front import WAIT_S, Device, hello
 
+from common.blobs import Blobs
 from common.errors import EXIT_ADDRESS, EXIT_CONFIG, EXIT_IDENTITY, EXIT_STATE
+from server import serve
 from server.__main__ import COMMANDS, main
+from tests.server.workshop import wait_for
 
 PROGRAM = (sys.executable, "-m", "server")
 
@@ -64,6 +69,46 @@ def test_killed_server_starts_again_and_remembers_its_hosts(tmp_path: Path) -> N
     with server(tmp_path):
         reply = json.loads(run("agents", "--state-dir", str(tmp_path), "--json").stdout)
     assert [(agent["name"], agent["online"]) for agent in reply["agents"]] == [("pi/0", False), ("pi/1", False)]
+
+
+def unfinished_files(blobs: Path, age_s: float) -> list[Path]:
+    """As a server leaves them that is killed while an upload comes in and while it writes a payload."""
+    digest = os.urandom(32).hex()
+    left = [blobs / "partial" / f"{digest}-0123456789ab", blobs / f".{digest}.0123456789ab.tmp"]
+    for path in left:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x")
+        os.utime(path, (time.time() - age_s,) * 2)
+    return left
+
+
+def test_what_a_killed_server_left_unfinished_goes_after_a_day(tmp_path: Path) -> None:
+    old, new = (unfinished_files(tmp_path / "blobs", age_s) for age_s in (25 * 3600.0, 23 * 3600.0))
+    with server(tmp_path):
+        wait_for(lambda: not any(path.exists() for path in old))
+        assert all(path.exists() for path in new)
+
+
+def test_a_running_server_looks_for_unfinished_files_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    blobs, tried = Blobs(tmp_path), []
+
+    def tidy(before: float) -> None:
+        tried.append(before)
+        if len(tried) == 1:
+            raise OSError(5, "Input/output error")
+        Blobs.tidy(blobs, before)
+
+    async def story() -> None:
+        tidying = asyncio.create_task(serve.keep_tidy(blobs))
+        old = unfinished_files(tmp_path, 25 * 3600.0)
+        while any(path.exists() for path in old):
+            assert not tidying.done()
+            await asyncio.sleep(0.01)
+        tidying.cancel()
+
+    monkeypatch.setattr(serve, "TIDY_S", 0.01)
+    monkeypatch.setattr(blobs, "tidy", tidy)
+    asyncio.run(asyncio.wait_for(story(), WAIT_S))
 
 
 def test_state_folder_in_use_by_another_server(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from common import pb
 from common.errors import RemoteFault
 from common.task_key import Key
 from server.events import Gone, Joined, Prepared, Progressed, Refused, Replied, Took, Transferred
-from server.fleet import OFFERS_KEPT, Fleet
+from server.fleet import Fleet
 
 
 class Line:
@@ -76,13 +76,27 @@ def test_withdrawing_says_so_and_ends_the_right_to_fetch() -> None:
     assert not fleet.may_fetch("a", b"p" * 32)
 
 
-def test_open_offers_of_one_agent_are_bounded() -> None:
+def test_any_number_of_runs_may_have_an_offer_open_with_one_agent() -> None:
     fleet = Fleet()
     fleet.join(hello("a"), Line())
-    for step in range(OFFERS_KEPT + 1):
+    payloads = {f"r{n}": bytes([n]) * 32 for n in range(100)}
+    for run, payload in payloads.items():
+        fleet.offer(offer("a", run=run, payload=payload))
+    assert all(fleet.may_fetch("a", payload) for payload in payloads.values())
+
+
+def test_open_offers_of_one_run_are_bounded() -> None:
+    fleet = Fleet()
+    fleet.join(hello("a"), Line())
+    for step in range(100):
         fleet.offer(offer("a", step, payload=bytes([step]) * 32))
-    assert not fleet.may_fetch("a", bytes(32))
-    assert fleet.may_fetch("a", bytes([OFFERS_KEPT]) * 32)
+    assert [step for step in range(100) if fleet.may_fetch("a", bytes([step]) * 32)] == [99]
+    fleet.withdraw(Key("r", 98, "a", pb.WORK), "the step is closed")
+    assert fleet.may_fetch("a", bytes([99]) * 32)
+    fleet.offer(offer("a", run="other", payload=b"o" * 32))
+    fleet.forget("r")
+    assert not fleet.may_fetch("a", bytes([99]) * 32)
+    assert fleet.may_fetch("a", b"o" * 32)
 
 
 def test_an_engine_hears_of_its_own_run_and_of_all_who_come_and_go() -> None:

@@ -2,7 +2,9 @@
 
 import queue
 import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
 
@@ -29,6 +31,7 @@ from server.events import Gone, Joined, Replied, Took
 from server.front import FEDERATION, FrontOptions
 from server.listen import Tls, check_exposed, parse_address, tls_from
 from tests.certificates import Authority, Signed
+from tests.server.workshop import wait_for
 
 
 @pytest.fixture(scope="module")
@@ -183,13 +186,17 @@ def test_many_downloads_at_once_share_the_budget_and_all_end() -> None:
         data = bytes(1_000_000)
         ref = up.store.put(data)
         up.fleet.offer(pb.Offer(key=key("k").message(), task=pb.Record(payloads=[ref])))
-        calls = [fetch(channel, "k", ref.sha256) for _ in range(12)]
-        assert [sum(len(part.slice.data) for part in call) for call in calls] == [len(data)] * 12
+
+        def fetched(_: int) -> int:
+            return sum(len(part.slice.data) for part in fetch(channel, "k", ref.sha256))
+
+        with ThreadPoolExecutor(12) as readers:
+            assert list(readers.map(fetched, range(12))) == [len(data)] * 12
         abandoned = fetch(channel, "k", ref.sha256)
         next(abandoned)
         abandoned.cancel()
-        assert sum(len(part.slice.data) for part in fetch(channel, "k", ref.sha256)) == len(data)
-        assert up.front.downloads._budget.free == 16 << 10
+        assert fetched(0) == len(data)
+        wait_for(lambda: up.front.downloads._budget.free == 16 << 10)
         device.leave()
 
 
@@ -208,6 +215,23 @@ def test_download_that_is_not_read_is_ended_with_what_to_do() -> None:
         assert code is grpc.StatusCode.DEADLINE_EXCEEDED
         assert "not read any further for 0.3 s" in details
         device.leave()
+
+
+def test_downloads_that_are_not_read_leave_room_for_others() -> None:
+    with running() as up, up.channel() as channel:
+        device = Device(channel, hello("k"))
+        device.next("welcome")
+        large, small = up.store.put(bytes(64 << 20)), up.store.put(bytes(3 << 20))
+        up.fleet.offer(pb.Offer(key=key("k").message(), task=pb.Record(payloads=[large, small])))
+        unread = [fetch(channel, "k", large.sha256) for _ in range(4)]
+        for call in unread:
+            next(call)
+        time.sleep(1)  # until what the device's side takes in unread is full
+        assert sum(len(part.slice.data) for part in fetch(channel, "k", small.sha256)) == 3 << 20
+        for call in unread:
+            call.cancel()
+        device.leave()
+        wait_for(lambda: up.front.downloads._budget.free == FrontOptions().in_flight_bytes)
 
 
 # ---------------------------------------------------------------------------------------------- submit
@@ -326,6 +350,27 @@ def test_a_slow_upload_gives_its_place_away_and_still_ends() -> None:
         gate.set()
         assert next(slow).receipt.verdict == pb.ACCEPTED
         assert up.spool.kept[key("slow")] == [slice_of(b"a"), slice_of(b"b", 1)]
+
+
+def test_silent_uploads_leave_room_for_others() -> None:
+    gate = threading.Event()
+
+    def silent(agent: str) -> Iterator[bytes]:
+        yield header(key(agent))
+        yield slice_of(b"a")
+        assert gate.wait(WAIT_S)
+        yield slice_of(b"b", 1)
+
+    with running(FrontOptions(uploads=1, part_bytes=4096, in_flight_bytes=16 << 10)) as up, up.channel() as channel:
+        calls = [submit(channel, silent(f"s{i}")) for i in range(6)]
+        for call in calls:
+            next(call)
+        *_, fast = submit(channel, iter([header(key("fast")), slice_of(b"x")]))
+        assert fast.receipt.verdict == pb.ACCEPTED
+        gate.set()
+        assert [next(call).receipt.verdict for call in calls] == [pb.ACCEPTED] * 6
+        assert all(up.spool.kept[key(f"s{i}")] == [slice_of(b"a"), slice_of(b"b", 1)] for i in range(6))
+        assert (up.front.uploads._places.free, up.front.uploads._budget.free) == (1, 16 << 10)
 
 
 def test_silence_ends_an_upload_and_what_came_is_kept() -> None:

@@ -7,15 +7,17 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
 from common import pb, runfile
 from common.blobs import Blobs
-from common.errors import ConfigError
+from common.errors import ConfigError, LocalFault
 from common.methods import fedavg
 from common.payloads import Blob, Weights
 from common.wire import records
 from server import initial
+from server.inbox import Stopped
 from tests.server.devices import CLASSES, RUN
 
 
@@ -47,6 +49,38 @@ def test_what_the_child_cannot_do_is_one_sentence(blobs: Blobs, tmp_path: Path) 
         ConfigError, match="the first state could not be made: init_from: the model has no tensor 'other'"
     ):
         initial.drawn(tmp_path, request(blobs, weights=earlier))
+
+
+def endless(blobs: Blobs) -> initial.Request:
+    """Its child waits for the run, which never comes."""
+    os.mkfifo(blobs.path(bytes(32)))
+    return initial.Request(pb.PayloadRef(sha256=bytes(32), size=1))
+
+
+def test_a_child_is_ended_when_its_run_or_the_server_is_told_to_stop(blobs: Blobs, tmp_path: Path) -> None:
+    before, groups = psutil.Process().children(), set()
+
+    def check() -> None:
+        groups.update(os.getpgid(child.pid) for child in psutil.Process().children() if child not in before)
+        raise Stopped(for_good=False)
+
+    with pytest.raises(Stopped):
+        initial.drawn(tmp_path, endless(blobs), check)
+    assert len(groups - {os.getpgid(0)}) == 1, "Ctrl-C is for the server"
+    assert psutil.Process().children() == before
+
+
+def test_a_child_that_somebody_else_has_ended_is_no_fault_of_the_run(blobs: Blobs, tmp_path: Path) -> None:
+    """A service manager ends all processes of the server at once, and this one may be the first."""
+    before = psutil.Process().children()
+
+    def check() -> None:
+        for child in psutil.Process().children():
+            if child not in before:
+                child.terminate()
+
+    with pytest.raises(LocalFault, match=r"ended by signal 15$"):
+        initial.drawn(tmp_path, endless(blobs), check)
 
 
 def test_weights_of_an_earlier_run_are_the_first_ones(blobs: Blobs) -> None:

@@ -16,6 +16,7 @@ from common.payloads import Weights
 from common.task_key import Key
 from common.wire import records
 from common.wire.limits import Limits
+from server import retention
 from server.events import Replied
 from server.intake import Intake, Upload
 from server.journal import Journal
@@ -129,6 +130,18 @@ def test_an_upload_that_broke_goes_on_where_it_was(desk: Desk) -> None:
     assert 0 < again.offsets[0] < header.record.payloads[0].size
     for part in desk.parts(header, again.offsets[0]):
         again.feed(part)
+    assert again.close().verdict == pb.ACCEPTED
+
+
+def test_an_upload_that_broke_goes_on_where_it_was_after_a_sweep_too(desk: Desk) -> None:
+    header = desk.header("a")
+    upload = opened(desk, header)
+    feed(upload, desk.parts(header)[:-2])
+    upload.abandon()
+    retention.sweep(desk.journal, desk.blobs)
+    again = opened(desk, header)
+    assert again.offsets[0] > 0
+    feed(again, desk.parts(header, again.offsets[0]))
     assert again.close().verdict == pb.ACCEPTED
 
 

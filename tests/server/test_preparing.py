@@ -1,11 +1,13 @@
 """Who is ready for a run, when agents come back as something else than they were."""
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from common import pb
+from server import preparing
 from server.runs import Runs
 from tests.server.devices import CLASSES, RUN, Device
 from tests.server.workshop import Workshop, drawn_here, wait_for
@@ -42,8 +44,8 @@ def standing_in_round_2(shop: Workshop) -> str:
     shop.join(["a", "b"], before_submit=held_back)
     shop.runs.start()
     run = shop.runs.submit(LONG).run
-    for device in shop.devices.values():
-        while device.offered(pb.WORK).round != 2:
+    for name in ("a", "b"):
+        while shop.devices[name].offered(pb.WORK).round != 2:
             pass
     return run
 
@@ -87,6 +89,42 @@ def test_an_agent_that_can_no_longer_take_part_gets_no_more_tasks_and_keeps_its_
     assert {offer.round for offer in shop.devices["c"].of_kind(pb.WORK)} == {3}
     known = {row["agent"] for row in shop.journal.rows("SELECT agent FROM agents WHERE prepared IS NOT NULL")}
     assert known == {"a", "b", "c"}
+
+
+def test_an_agent_that_does_not_answer_delays_the_start_for_so_long_and_is_taken_in_later(
+    shop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = threading.Event()
+
+    def hung(_device: Device, _offer: pb.Offer) -> None:
+        assert answers.wait(60)
+
+    monkeypatch.setattr(preparing, "PATIENCE_S", 0.5)
+    shop.join(["c"], decline=hung)
+    run = standing_in_round_2(shop)
+    answers.set()
+    assert shop.devices["c"].offered(pb.PREPARE)
+    for name in ("a", "b"):
+        back(shop, name, before_submit=None)
+    assert shop.ended(run).status == "done"
+    assert {offer.round for offer in shop.devices["c"].of_kind(pb.WORK)} == {3}
+
+
+def test_the_operator_is_told_whose_answer_a_run_waits_for(shop: Workshop) -> None:
+    answers = threading.Event()
+
+    def hung(_device: Device, _offer: pb.Offer) -> None:
+        assert answers.wait(60)
+
+    shop.join(["a"])
+    shop.join(["c", "d"], decline=hung)
+    shop.runs.start()
+    run = shop.runs.submit(RUN).run
+    wait_for(lambda: shop.summary(run).reason == "waiting for agents: 1 of 2 are ready, no answer yet from c, d")
+    shop.join(["b"])
+    wait_for(lambda: shop.summary(run).reason == "waiting for agents: enough are ready, no answer yet from c, d")
+    answers.set()
+    assert shop.ended(run).status == "done"
 
 
 def test_other_data_that_came_while_the_server_was_down_are_prepared_too(shop: Workshop) -> None:

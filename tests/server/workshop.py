@@ -15,7 +15,7 @@ from server.runs import Runs
 from tests.server.devices import Device, devices
 
 
-def drawn_here(folder: Path, request: initial.Request) -> pb.Record:
+def drawn_here(folder: Path, request: initial.Request, _check: Callable[[], None]) -> pb.Record:
     """In this process: the child is tried by a test of its own."""
     return initial.draw(Blobs(folder), request)
 
