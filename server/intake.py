@@ -17,7 +17,7 @@ from common.receiver import Receiver
 from common.task_key import Key
 from common.wire import records
 from common.wire.limits import PEER, Limits
-from server import retention
+from server import claims, retention
 from server.events import Replied
 from server.journal import Journal
 
@@ -156,6 +156,7 @@ class Upload:
         retention.unpin(self._intake._journal, self._pin)
 
     def _check(self) -> None:
+        claims.check(self._header.report, f"{self._where}, report")
         if self.key.kind == pb.WORK:
             reply_type = self._intake._reply_type(self.key.run)
             records.check(reply_type, self._header.record, where=self._where, limits=self._limits)

@@ -10,9 +10,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from common import pb
-from common.errors import ConfigError
+from common.errors import ConfigError, RemoteFault
 from common.run_sections import RunFile
 from common.task_key import Key
+from server import claims
 from server.events import Event, Gone, Joined, Prepared, Refused
 from server.fleet import Fleet, Present
 from server.journal import Journal
@@ -163,10 +164,14 @@ class Preparing:
         return self.ready() - self.declined.keys()
 
     def _prepared(self, agent: str, data: pb.DataFacts, classes: Classes) -> None:
-        if self.classes is not None and classes != self.classes:
-            self.declined[agent] = (
-                f"its classes are not the run's: expected {_shown(self.classes)}, got {_shown(classes)}"
-            )
+        try:
+            claims.check_facts(data, len(classes), "its data")
+            if self.classes is not None and classes != self.classes:
+                raise RemoteFault(
+                    f"its classes are not the run's: expected {_shown(self.classes)}, got {_shown(classes)}"
+                )
+        except RemoteFault as fault:
+            self.declined[agent] = str(fault)
             log.warning("agent_left_out run=%s agent=%s reason=%s", self.run, agent, self.declined[agent])
             return
         prepared = pb.Prepared(data=data, classes=classes).SerializeToString()

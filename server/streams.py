@@ -15,6 +15,7 @@ from google.protobuf.message import DecodeError
 
 from common import pb
 from common.errors import RemoteFault
+from server import claims
 from server.calls import EOF, Context, failed, identified, in_pool, refuse
 from server.downloads import Downloads
 from server.fleet import Fleet
@@ -174,6 +175,7 @@ def check_hello(who: Caller, hello: pb.Hello) -> None:
         raise RemoteFault(f"{where}: expected an instance of 1 to 128 characters, got {len(hello.instance)}")
     if not 0 < len(hello.agents) <= AGENTS:
         raise RemoteFault(f"{where}: expected 1 to {AGENTS} agents, got {len(hello.agents)}")
+    claims.check(hello, where)
     seen = set()
     for agent in hello.agents:
         check_agent(hello.host, agent.name)

@@ -59,6 +59,7 @@ class Device:
     decline: Callable[["Device", pb.Offer], pb.Declined | None] | None = None
     offers: list[pb.Offer] = field(default_factory=list)
     receipts: list[pb.Receipt] = field(default_factory=list)
+    claims: pb.DataFacts = field(default_factory=pb.DataFacts)  # what else it says of its data
     asked_parts: int = 0
     transfers: bool = True
     faults: list[BaseException] = field(default_factory=list)
@@ -115,6 +116,7 @@ class Device:
             return
         if offer.key.kind == pb.PREPARE:
             facts = pb.DataFacts(name=f"data of {self.name}", n_classes=len(self.classes), n_train=self.n_samples)
+            facts.MergeFrom(self.claims)
             prepared = pb.Prepared(key=offer.key, data=facts, classes=self.classes)
             self.fleet.heard(self.name, pb.AgentEvent(prepared=prepared))
             return

@@ -164,6 +164,11 @@ def test_equal_replies_of_two_agents_at_once_do_not_touch_each_other(desk: Desk)
         (lambda h: h.key.__setattr__("kind", pb.PREPARE), "this agent was not asked for that"),
         (lambda h: h.record.__setattr__("schema", b"other"), "schema of Reply"),
         (lambda h: h.record.ClearField("payloads"), "run run step 0 agent a"),
+        (
+            lambda h: h.report.spans.add(name="expert root", seconds=float("inf")),
+            "spans.seconds must be finite, got inf",
+        ),
+        (lambda h: h.report.__setattr__("rss_peak_delta_bytes", 2**64 - 1), "rss_peak_delta_bytes must be at most"),
     ],
 )
 def test_what_was_not_asked_for_or_does_not_fit_is_refused(desk: Desk, change, text: str) -> None:  # type: ignore[no-untyped-def]

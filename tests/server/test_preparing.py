@@ -157,3 +157,11 @@ def test_before_the_start_an_agent_that_declined_its_new_data_is_not_counted(sho
     back(shop, "a", n_samples=6, decline=None, classes=CLASSES)
     shop.join(["b"])
     assert shop.ended(run).status == "done"
+
+
+def test_an_agent_whose_counts_are_not_of_its_classes_is_left_out(shop: Workshop) -> None:
+    shop.join(["a"], claims=pb.DataFacts(has_counts=True, counts=[10]))
+    shop.runs.start()
+    ended = shop.ended(shop.runs.submit(RUN.replace("min = 2", "min = 1")).run)
+    assert ended.status == "failed"
+    assert f"its data: expected samples of {len(CLASSES)} classes, got 1 counts" in ended.reason
