@@ -110,22 +110,63 @@ def test_the_mass_scales_the_scores() -> None:
     assert np.abs(half).mean() < np.abs(whole).mean()
 
 
+@pytest.mark.parametrize("number", [{"mass": 0.5}, {"smoothing": 0.5}, {"iterations": 1}])
+def test_each_number_of_the_transport_changes_the_scores(number: dict[str, Any]) -> None:
+    samples, own = features(shape=(2, 2, DIM)), {"features": "dense", "own": True}
+    start = make(**own).initial(rng())
+    found = [make(**own, **numbers).scores(start, samples) for numbers in ({}, number)]
+    assert not np.allclose(*found, rtol=1e-4)
+
+
 def test_the_contrast_is_ln_2_when_anchor_and_own_are_equal() -> None:
     g, c = (torch.nn.functional.normalize(torch.randn(5, 8), dim=1) for _ in range(2))
     assert float(contrast(g, c, c, 0.5)) == pytest.approx(math.log(2))
-    assert float(contrast(g, g, -g, 0.5)) < math.log(2) < float(contrast(g, -g, g, 0.5))
 
 
-@pytest.mark.parametrize("placeholder", [False, True])
-def test_the_contrast_draws_the_common_prompt_to_its_anchor(placeholder: bool) -> None:
-    learner, samples = make(terms=("text_contrast",), rank=2), features()
+def test_the_contrast_of_opposites_is_of_their_cosines_over_the_temperature() -> None:
+    """Cosines are 1 and -1, so at temperature .5 they are 4 apart."""
+    g = torch.nn.functional.normalize(torch.randn(5, 8), dim=1)
+    assert float(contrast(g, g, -g, 0.5)) == pytest.approx(math.log(1 + math.exp(-4)), rel=1e-4)
+    assert float(contrast(g, -g, g, 0.5)) == pytest.approx(math.log(1 + math.exp(4)), rel=1e-4)
+
+
+def test_the_contrast_draws_the_common_prompt_to_its_anchor() -> None:
+    """Nearer to the anchor asked for than without a contrast, and than with the other anchor."""
+    learner, samples, encoder = make(terms=("text_contrast",), rank=2), features(), encoders.load("tiny")
     start = learner.initial(rng())
-    arrays = {"temperature": np.array(0.5, np.float32), "placeholder": np.array(placeholder)}
-    fits = [
-        learner.fit(start, samples, Training(lr=0.1, epochs=3), terms=terms, rng=rng()).weights
-        for terms in ((), (Term("text_contrast", 5.0, arrays),))
-    ]
-    assert not np.array_equal(fits[0]["prompt.context"], fits[1]["prompt.context"])
+
+    def fitted(*terms: Term) -> Weights:
+        return learner.fit(start, samples, Training(lr=0.1, epochs=3), terms=terms, rng=rng()).weights
+
+    def drawn(placeholder: bool) -> Weights:
+        arrays = {"temperature": np.array(0.5, np.float32), "placeholder": np.array(placeholder)}
+        return fitted(Term("text_contrast", 50.0, arrays))
+
+    def nearness(weights: Weights, sentence: str) -> float:
+        """Mean over classes of the cosine, as of an image whose features are the anchor's."""
+        ids = encoder.tokens([sentence.format(name) for name in ("cat", "dog", "sea horse")])
+        anchors = encoder.text_features(encoder.embedded(ids), encoder.ends(ids)).numpy()
+        scores = make().scores(weights.only(["prompt.context"]), from_arrays(anchors, np.arange(3), 3))
+        return float(np.diag(scores).mean()) / encoder.logit_scale
+
+    for placeholder, sentence in ((False, "a photo of a {}."), (True, "x x x x {}.")):
+        near = nearness(drawn(placeholder), sentence)
+        assert near > nearness(fitted(), sentence)
+        assert near > nearness(drawn(not placeholder), sentence)
+
+
+def test_the_contrast_is_at_the_temperature_of_its_term(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+
+    def noted(common: torch.Tensor, anchor: torch.Tensor, own: torch.Tensor, temperature: float) -> torch.Tensor:
+        seen.append(temperature)
+        return contrast(common, anchor, own, temperature)
+
+    monkeypatch.setattr("common.nets.prompted.contrast", noted)
+    learner = make(terms=("text_contrast",), rank=2)
+    term = Term("text_contrast", 1.0, {"temperature": np.array(0.25), "placeholder": np.array(False)})
+    learner.fit(learner.initial(rng()), features(), Training(), terms=(term,), rng=rng())
+    assert set(seen) == {0.25}
 
 
 def test_the_regulariser_sums_over_dimensions() -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from common.errors import ConfigError
 from common.methods import fedotp
+from tests.methods import recorded
 from tests.methods.contract import Case, loopback
 from tests.methods.loopback import AGENTS
 from tests.methods.tiny_prompts import PromptLearner, PromptModel
@@ -30,6 +31,15 @@ def test_what_is_personal_stays_and_differs(tmp_path: Path) -> None:
     owns = [fleet.memory(name).own for name in AGENTS]
     assert all(list(own) == ["prompt.own"] for own in owns)
     assert len({own["prompt.own"].tobytes() for own in owns}) == 3
+
+
+def test_the_transport_of_the_config_is_trained_and_predicted_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = recorded.of_sites(monkeypatch)
+    case = replace(CASES[0], config=fedotp.Config(mass=0.5, smoothing=0.25, iterations=7))
+    loopback(fedotp, case, tmp_path).rounds(1, evaluate=True)
+    assert asked.every_learner == {"own": True, "mass": 0.5, "smoothing": 0.25, "iterations": 7}
 
 
 def test_features_of_whole_images_are_refused(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from common.errors import ConfigError, RemoteFault
-from common.method import Learner, ModelSpec, Scalar
+from common.method import Learner, ModelSpec, Scalar, Training
 from common.methods import fedproto
 from common.models import load
 from common.payloads import Prototypes
@@ -61,6 +61,14 @@ def test_a_mean_is_of_the_trained_model_over_all_samples(tmp_path: Path) -> None
     sent = fleet.replies["bert"].prototypes
     expected = np.stack([z[data.labels == c].mean(0) for c in sent.class_ids])
     np.testing.assert_allclose(sent.vectors, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(("start", "n_first"), [("common", 1), ("own", len(AGENTS))])
+def test_agents_start_from_one_draw_or_each_from_its_own(tmp_path: Path, start: Any, n_first: int) -> None:
+    """Without an epoch of training what an agent keeps is what it started from."""
+    case = replace(CASES[0], config=fedproto.Config(start=start), training=Training(epochs=0))
+    fleet = loopback(fedproto, case, tmp_path).rounds(1)
+    assert len({fleet.memory(name).weights["fc1.weight"].tobytes() for name in AGENTS}) == n_first
 
 
 def test_no_regulariser_in_the_first_round_and_one_in_the_second(tmp_path: Path) -> None:

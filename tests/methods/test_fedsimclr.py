@@ -185,6 +185,27 @@ def test_statistics_are_taken_anew_before_the_common_model_is_looked_at(
         assert seen[n][0, -1] == pytest.approx(mean, rel=0.02)
 
 
+class Plain(Learner):
+    """An embedding is the image."""
+
+    def embed(self, weights: Weights, samples: Samples, layer: str = "embedding") -> Scores:
+        return samples.read().astype(np.float32)
+
+
+@pytest.mark.parametrize(("neighbours", "votes"), [(1, [1, 0]), (2, [3 / 4, 1 / 4]), (3, [9 / 13, 4 / 13])])
+def test_as_many_neighbours_vote_as_asked_at_the_temperature_asked(
+    tmp_path: Path, neighbours: int, votes: list[float]
+) -> None:
+    """With 1 / t = ln 3 an image at right angles has a third of the vote of a like one, an opposite one a ninth."""
+    config = Config(neighbours=neighbours, temperature=1 / np.log(3))
+    bank = from_arrays(np.array([[1, 0], [0, 1], [-1, 0]], np.float32), np.array([0, 1, 1]), 2)
+    data = Data(bank, bank.take(np.arange(0)), bank.take(np.arange(1)), bank.unlabelled())
+    of_three = replace(BY_HAND, config=config, learner=Plain, data=lambda: {"a": data})
+    run = loopback(fedsimclr, of_three, tmp_path)
+    run.evaluate(1, "train")
+    np.testing.assert_allclose(run.predictions["a", "merged", 0]["knn"], [votes], rtol=1e-6)
+
+
 def test_an_agent_with_one_image_says_why_it_cannot(tmp_path: Path) -> None:
     run = fleet(tmp_path)
     run.data["c"], run.reports["c"] = images(1, 9.0), {}

@@ -21,6 +21,7 @@ from common.methods.hier_moe import Config, Reply, Task
 from common.payloads import Blob, Payload, Weights
 from common.samples import Samples, from_arrays
 from edge_client import learners
+from tests.methods import recorded
 from tests.methods.closed_form import PullLearner, PullModel
 from tests.methods.contract import Case, loopback
 from tests.methods.loopback import Data, Loopback
@@ -188,6 +189,26 @@ def test_every_decoder_reads_the_same_tree(tmp_path: Path) -> None:
     assert site.counts["experts distribution"] == 3 * n
     assert site.counts["experts greedy"] <= site.counts["experts beam"] <= 3 * n
     assert site.counts["inputs all"] == n == site.counts["inputs A"] + site.counts["inputs B"]
+
+
+class Told(PullLearner):
+    """Gives its first output the probability that is its head's weight."""
+
+    def scores(self, weights: Weights, samples: Samples) -> np.ndarray[Any, Any]:
+        p = weights["classifier.weight"][0]
+        return np.tile(np.log([p, 1 - p]), (len(samples), 1))
+
+
+@pytest.mark.parametrize(("width", "found", "n_experts"), [(1, 0, 2), (2, 2, 3)])
+def test_a_beam_keeps_as_many_paths_as_it_is_wide(tmp_path: Path, width: int, found: int, n_experts: int) -> None:
+    """Under A, of .6, each class has .5 * .6 = .3; class2 under B, of .4, has .9 * .4 = .36."""
+    case = replace(BY_HAND, config=Config(decode=("beam",), beam_width=width), learner=Told)
+    site = loopback(hier_moe, case, tmp_path).site("a", 1, "evaluate")
+    heads = {"all": 0.6, "A": 0.5, "B": 0.9}
+    told = {v: Weights(dict.fromkeys(PullModel().parameters(), np.array([p]))) for v, p in heads.items()}
+    readings = hier_moe.predict(Task("use", told, None), None, hier_moe.Memory(), site, site.data.test)
+    assert readings["model"].argmax(1).tolist() == [found]
+    assert site.counts["experts beam"] == n_experts
 
 
 def test_a_part_of_a_tree_predicts_nothing(tmp_path: Path) -> None:
@@ -360,6 +381,19 @@ def test_an_expert_slows_down_by_its_own_rounds_whoever_else_is_trained(tmp_path
     fleet = loopback(hier_moe, case, tmp_path).rounds(3)
     assert values(fleet) == {"all": 2.5, "A": 1, "B": 3}
     assert values(fleet.rounds(2)) == {"all": 2.5 + 0.25 * (5 - 2.5), "A": 1.25, "B": 3}
+
+
+def test_few_samples_are_trained_in_as_many_steps_as_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four steps are of 15 where there are 60 samples; where there are 200, of 50, and the optimiser's batch is 40."""
+    asked = recorded.of_sites(monkeypatch)
+    case = replace(
+        BY_HAND,
+        config=Config(least_steps=4),
+        training=Training(batch=40),
+        data=lambda: {"a": constant(2.0, 0, 60), "b": constant(6.0, 2, 200)},
+    )
+    loopback(hier_moe, case, tmp_path).rounds(1)
+    assert [fit.training.batch for fit in asked.fits] == [15, 40]
 
 
 def test_few_samples_are_trained_in_small_batches() -> None:

@@ -8,9 +8,10 @@ import pytest
 
 from common import prompts
 from common.errors import ConfigError, RemoteFault
-from common.method import Training
+from common.method import Scalar, Training
 from common.methods import promptfl
 from common.payloads import Prompt
+from tests.methods import recorded
 from tests.methods.contract import Case, loopback
 from tests.methods.loopback import AGENTS
 from tests.methods.tiny import TinyModel
@@ -44,6 +45,22 @@ def test_each_agent_keeps_what_it_trained_and_not_what_another_did(tmp_path: Pat
     sent = [fleet.replies[name].prompt.context for name in AGENTS]
     everything = [*sent, fleet.state.prompt.context]
     assert len({array.tobytes() for array in everything}) == 4
+
+
+def test_an_adapter_is_not_trained_since_the_prompt_alone_is_sent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def adapted(n_classes: int, **variant: Scalar) -> PromptLearner:
+        return PromptLearner(n_classes, adapter=True, **variant)
+
+    asked = recorded.of_sites(monkeypatch)
+    case = Case("adapter", promptfl.Config(), model=PromptModel({"adapter": True}), learner=adapted)
+    fleet = loopback(promptfl, case, tmp_path).rounds(1)
+    assert len(asked.fits) == len(AGENTS)
+    for name, fit in zip(AGENTS, asked.fits, strict=True):
+        trained = fit.fitted.weights
+        assert [n for n in fit.start if not np.array_equal(fit.start[n], trained[n])] == ["prompt.context"]
+        np.testing.assert_array_equal(fleet.replies[name].prompt.context, trained["prompt.context"])
 
 
 def test_a_model_without_prompts_is_refused(tmp_path: Path) -> None:
