@@ -4,6 +4,7 @@ An owner is a text: "checkpoint RUN", "reply RUN STEP AGENT KIND", "result RUN".
 becomes a candidate and goes at the next `sweep`, which the engines do after a checkpoint.
 """
 
+import logging
 from collections.abc import Iterable
 
 from common import pb
@@ -12,6 +13,8 @@ from common.payloads import Encoding
 from common.task_key import Key
 from common.wire.canonical import Sendable
 from server.journal import Journal
+
+log = logging.getLogger(__name__)
 
 
 def reply_owner(key: Key) -> str:
@@ -68,7 +71,8 @@ def consider_all(journal: Journal, blobs: Blobs) -> None:
 def sweep(journal: Journal, blobs: Blobs) -> int:
     """Remove the candidates that nobody refers to or holds; gives how many.
 
-    The lock is given back between two files, so that no receipt waits for more than one.
+    The lock is given back between two files, so that no receipt waits for more than one. A disk that does not let go of
+    a file ends the sweep, and no run: it takes room, and stays a candidate.
     """
     removed = 0
     for row in journal.rows("SELECT sha256 FROM candidates"):
@@ -77,7 +81,11 @@ def sweep(journal: Journal, blobs: Blobs) -> int:
             if db.execute("SELECT 1 FROM pins WHERE sha256 = ?", sha256).fetchone() is not None:
                 continue
             if db.execute("SELECT 1 FROM refs WHERE sha256 = ?", sha256).fetchone() is None:
-                blobs.remove(bytes(row["sha256"]))
+                try:
+                    blobs.remove(bytes(row["sha256"]))
+                except OSError as error:
+                    log.warning("not_swept reason=%s", error)
+                    return removed
                 removed += 1
             db.execute("DELETE FROM candidates WHERE sha256 = ?", sha256)
     return removed

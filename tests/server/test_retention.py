@@ -43,6 +43,19 @@ def test_a_payload_goes_when_its_last_owner_lets_go(store: Store) -> None:
     assert store.blobs.digests() == set()
 
 
+def test_a_file_that_the_disk_does_not_let_go_of_is_tried_again(
+    store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    one = store.put(1)
+    retention.own(store.journal, "checkpoint run", [one])
+    retention.own(store.journal, "checkpoint run", [])
+    with monkeypatch.context() as failing:
+        failing.setattr(Path, "unlink", lambda *_, **__: (_ for _ in ()).throw(OSError(30, "Read-only file system")))
+        assert store.sweep() == 0
+    assert "not_swept reason=[Errno 30] Read-only file system" in caplog.text
+    assert store.sweep() == 1
+
+
 def test_what_is_held_stays_until_it_is_let_go(store: Store) -> None:
     one = store.put(1)
     retention.own(store.journal, "checkpoint run", [one])
