@@ -1,7 +1,7 @@
 """What a server keeps of each agent's last accepted upload, to score it against the common model."""
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,6 +50,12 @@ def choose(
     except (LocalFault, RemoteFault) as fault:
         log.warning('earlier_upload_unusable agent=%s starts_from=common reason="%s"', agent, fault)
         return None
+
+
+def upload(weights: Weights, step: int, scored: Callable[[str], Found | None] | None, agent: str) -> Earlier:
+    """What is kept of a reply; with the running score that the agent's start was chosen by, where there is one."""
+    found = scored(agent) if scored else None
+    return Earlier(weights, step, Weights(found[1].running) if found else None)
 
 
 def choose_on_agent(

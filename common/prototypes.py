@@ -52,9 +52,7 @@ class Known:
 def check_run(run: RunSpec[Any]) -> None:
     """Raises ConfigError when class means of different agents, or of one image's features, would not be alike."""
     if run.model.options.get("features") == "dense":
-        raise ConfigError(
-            f"{run.method} takes one feature an image: it needs [model] features = 'global', not 'dense'"
-        )
+        raise ConfigError(f"{run.method} takes one feature an image: it needs [model] features = 'global', not 'dense'")
     if run.head == "agent":
         raise ConfigError(f"{run.method} compares classes across agents: it needs [model] head = 'run', got 'agent'")
 

@@ -18,6 +18,13 @@ class Deferred(Generic[T]):
     decode: Callable[[], T]
 
 
+@dataclass(frozen=True, eq=False)
+class Made(Generic[T]):
+    """A value that is computed when it is asked for."""
+
+    make: Callable[[], T]
+
+
 class AgentStore(Generic[T]):
     """agent -> value, immutable. A value from a checkpoint is decoded each time it is asked for, so memory stays flat.
 
@@ -26,8 +33,8 @@ class AgentStore(Generic[T]):
 
     __slots__ = ("_values",)
 
-    def __init__(self, values: Mapping[str, T | Deferred[T]] | None = None) -> None:
-        self._values: dict[str, T | Deferred[T]] = dict(values or {})
+    def __init__(self, values: Mapping[str, T | Deferred[T] | Made[T]] | None = None) -> None:
+        self._values: dict[str, T | Deferred[T] | Made[T]] = dict(values or {})
 
     def __len__(self) -> int:
         return len(self._values)
@@ -44,12 +51,20 @@ class AgentStore(Generic[T]):
 
     def get(self, agent: str) -> T | None:
         value = self._values.get(agent)
+        if isinstance(value, Made):
+            return value.make()
         return value.decode() if isinstance(value, Deferred) else value
 
     def kept(self, agent: str, value: T) -> "AgentStore[T]":
         """This store with one agent's value put in or replaced."""
         return AgentStore({**self._values, agent: value})
 
+    def made(self, agent: str, make: Callable[[], T]) -> "AgentStore[T]":
+        """Likewise with a value that takes memory: it is computed when the checkpoint is written, one at a time."""
+        return AgentStore({**self._values, agent: Made(make)})
+
     def items_as_kept(self) -> Iterator[tuple[str, T | Deferred[T]]]:
         """By agent name, nothing decoded; for those who write checkpoints."""
-        return ((agent, self._values[agent]) for agent in self)
+        for agent in self:
+            value = self._values[agent]
+            yield agent, value.make() if isinstance(value, Made) else value

@@ -35,3 +35,12 @@ def test_a_deferred_value_is_decoded_at_each_get_and_not_before() -> None:
     assert calls == []
     assert [store.get("pi"), store.get("pi")] == [7, 7]
     assert calls == [1, 1]
+
+
+def test_a_made_value_is_computed_when_it_is_asked_for_or_written() -> None:
+    calls: list[int] = []
+    store = AgentStore[int]().made("pi", lambda: calls.append(1) or 7)
+    assert ("pi" in store, calls) == (True, [])
+    assert store.get("pi") == 7
+    assert list(store.items_as_kept()) == [("pi", 7)]
+    assert calls == [1, 1]

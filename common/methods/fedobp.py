@@ -14,6 +14,7 @@ nothing); both give the same start, bit for bit. Up comes the whole model. score
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -124,20 +125,19 @@ def _start(task: Task, memory: Memory, site: Site[Config]) -> tuple[Weights, sal
 
 
 def merge(run: RunSpec[Config], state: State, replies: Iterator[tuple[AgentInfo, Reply]], step: Step) -> State:
-    uploads, config = state.earlier, run.config
+    store, config = state.earlier, run.config
+    scored = partial(chosen_for, run, state) if config.ema else None
 
     def parts() -> Iterator[tuple[str, float, Weights, saliency.Bits]]:
-        nonlocal uploads
+        nonlocal store
         for agent, reply in replies:
-            found = chosen_for(run, state, agent.name) if config.ema or config.aggregate == "shared" else None
-            own = found[1].bits if found and config.aggregate == "shared" else {}
-            yield agent.name, reply.n_samples, reply.weights, own
+            found = chosen_for(run, state, agent.name) if config.aggregate == "shared" else None
+            yield agent.name, reply.n_samples, reply.weights, found[1].bits if found else {}
             if config.score_on == "server":
-                score = Weights(found[1].running) if found and config.ema else None
-                uploads = uploads.kept(agent.name, Earlier(reply.weights, step.number, score))
+                store = store.made(agent.name, partial(earlier.upload, reply.weights, step.number, scored, agent.name))
 
     weights = mean_of_shared(parts(), like=state.common.weights)
-    return replace(state, common=replace(state.common, weights=weights), earlier=uploads)
+    return replace(state, common=replace(state.common, weights=weights), earlier=store)
 
 
 def predict(task: Task, reply: Reply | None, memory: Memory, site: Site[Config], inputs: Samples) -> dict[str, Scores]:

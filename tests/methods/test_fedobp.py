@@ -10,7 +10,9 @@ the smallest and the start is g. With b's model moved to (3, 5) the scores are |
 import contextlib
 import logging
 import re
+import tracemalloc
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -28,6 +30,7 @@ from common.method import Encodings
 from common.methods import fedavg, fedobp
 from common.payloads import Mask, Sparse, Weights
 from common.store import AgentStore
+from common.wire import records
 from tests.methods import test_fedavg
 from tests.methods.contract import Case, Folders, loopback
 from tests.methods.loopback import Faults, Loopback
@@ -130,6 +133,31 @@ def test_the_running_score_by_hand(tmp_path: Path) -> None:
     assert fleet.state.earlier.get("b").score["trunk.weight"] == [1.5]
     _, chosen = fedobp.chosen_for(fleet.run, fleet.state, "b")  # type: ignore[misc]
     assert chosen.running["trunk.weight"] == [1.96875]
+
+
+def test_memory_of_a_merge_does_not_grow_with_running_scores(tmp_path: Path) -> None:
+    """Each participant has one as large as the model; they are computed one by one as the checkpoint is written."""
+    size = 100_000
+    like = Weights({"w": np.zeros(size, np.float32)})
+    blobs = Blobs(tmp_path, durable=False)
+    store: AgentStore[Earlier] = AgentStore()
+    rule = saliency.Rule("obd", 0.5, 0.5, "none")
+    for i in range(20):
+        sent = Weights({"w": np.random.default_rng(i).random(size, np.float32)})
+        kept = blobs.open(blobs.put(sent))
+        scored = lambda agent, kept=kept: (None, saliency.choose(rule, kept, like, ["w"], None))  # noqa: E731
+        store = store.made(str(i), partial(earlier.upload, kept, 0, scored, str(i)))
+    tracemalloc.start()
+    record = records.encode(Uploads(store), blobs.put)
+    top = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(record.payloads) == 40
+    assert top < 20 * 4 * size / 2  # all at once would be twice that
+
+
+@dataclass(frozen=True)
+class Uploads:
+    of: AgentStore[Earlier]
 
 
 def test_the_running_score_waits_for_an_accepted_reply(tmp_path: Path) -> None:
