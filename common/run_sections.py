@@ -25,7 +25,10 @@ def _check_seed(seed: int) -> None:
 
 @dataclass(frozen=True)
 class RunSection:
-    """What is run. `init`: "seed", or an .npz with weights; `init_from`: the name of an earlier run or stage."""
+    """What is run. `init`: "seed", or an .npz with weights; `init_from`: the name of an earlier run or stage.
+
+    With `memory_from` agents begin with what they had at the end of that run, which must be of the same method.
+    """
 
     method: str
     rounds: int
@@ -38,11 +41,8 @@ class RunSection:
     def __post_init__(self) -> None:
         _at_least(1, rounds=self.rounds)
         _check_seed(self.seed)
-        if self.memory_from != "none":
-            raise ValueError(
-                'memory_from = "init_from" is not available yet: agents begin a run with empty memories, whatever it'
-                ' starts from; leave it out, or say "none"'
-            )
+        if self.memory_from != "none" and not self.init_from:
+            raise ValueError('memory_from = "init_from" needs init_from, the run whose memories agents begin with')
         if self.method not in methods.names():
             methods.load(self.method)
 

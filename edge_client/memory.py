@@ -72,6 +72,11 @@ class Memories:
                 self._drop(run, agent, "pending")
             self._drop(run, agent, "held")
 
+    def close(self, run: str, agent: str, merged_step: int, *, keep_refused: bool) -> None:
+        """Settle for good what a run has left that is over: its last merged step of this agent, or -1."""
+        over = pb.TaskKey(run=run, agent=agent, step=2**62, kind=pb.WORK)
+        self.settle(pb.Offer(key=over, merged_step=merged_step), keep_refused=keep_refused)
+
     def refused(self, run: str, agent: str, *, keep_refused: bool) -> None:
         """The server has refused the pending reply, or it came too late."""
         pending = self.pending(run, agent)

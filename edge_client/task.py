@@ -84,7 +84,7 @@ def _work_on(task: InHand, desk: Desk, traffic: Traffic, started: float) -> None
     limits = Limits(allow_non_finite=run.file.wire.non_finite == "allow")
     for ref in offer.task.payloads:
         desk.transfers.fetch(ref, task, traffic, limits=limits)
-    outcome = _execute(task, desk, keep_refused=keep_refused)
+    outcome = _execute(task, desk, _memory_of(task, desk, run, keep_refused=keep_refused), keep_refused=keep_refused)
     _answer(outcome, task, desk, traffic, keep_refused=keep_refused, started=started)
 
 
@@ -130,13 +130,24 @@ def _n_lost(record: pb.Record, desk: Desk) -> int:
     return sum(not desk.blobs.has(ref.sha256) for ref in record.payloads)
 
 
-def _execute(task: InHand, desk: Desk, *, keep_refused: bool) -> Outcome:
+def _memory_of(task: InHand, desk: Desk, run: Run, *, keep_refused: bool) -> pb.Record | None:
+    """What the task begins with: the run's own memory, else that of the run before, if this one goes on with it."""
+    memories, key, before = desk.memories.of(task.server), task.key, run.file.run.init_from
+    held = memories.held(key.run, key.agent)
+    if held is None and task.offer.HasField("earlier_step"):
+        memories.close(before, key.agent, task.offer.earlier_step, keep_refused=keep_refused)
+        held = memories.held(before, key.agent)
+        if held is not None and (n_lost := _n_lost(held.memory, desk)):
+            log.error("memory_lost %s of_run=%s payloads=%d", key.logged, before, n_lost)
+            held = None
+    return None if held is None else held.memory
+
+
+def _execute(task: InHand, desk: Desk, memory: pb.Record | None, *, keep_refused: bool) -> Outcome:
     key = task.key
-    held = desk.memories.of(task.server).held(key.run, key.agent)
     task.is_cancellable = not keep_refused  # what a purely local method has learnt stays, merged or not
     if task.withdrawn.is_set():
         raise Withdrawn
-    memory = None if held is None else held.memory
     if key.kind != pb.PREPARE:
         desk.remember(task.server, task.offer, memory)
     job = Job(task.offer, desk.configs[key.agent], memory, desk.memory_limit_bytes)

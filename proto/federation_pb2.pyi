@@ -546,7 +546,7 @@ class Welcome(_message.Message):
     def __init__(self, server: _Optional[str] = ..., version: _Optional[str] = ..., protocol: _Optional[int] = ..., part_bytes: _Optional[int] = ...) -> None: ...
 
 class Offer(_message.Message):
-    __slots__ = ("key", "round", "phase", "run", "task", "memory_step", "merged_step", "data", "moments", "deadline_s", "expects_reply")
+    __slots__ = ("key", "round", "phase", "run", "task", "memory_step", "merged_step", "data", "moments", "deadline_s", "expects_reply", "earlier_step")
     KEY_FIELD_NUMBER: _ClassVar[int]
     ROUND_FIELD_NUMBER: _ClassVar[int]
     PHASE_FIELD_NUMBER: _ClassVar[int]
@@ -558,6 +558,7 @@ class Offer(_message.Message):
     MOMENTS_FIELD_NUMBER: _ClassVar[int]
     DEADLINE_S_FIELD_NUMBER: _ClassVar[int]
     EXPECTS_REPLY_FIELD_NUMBER: _ClassVar[int]
+    EARLIER_STEP_FIELD_NUMBER: _ClassVar[int]
     key: TaskKey
     round: int
     phase: str
@@ -569,7 +570,8 @@ class Offer(_message.Message):
     moments: _containers.RepeatedScalarFieldContainer[str]
     deadline_s: float
     expects_reply: bool
-    def __init__(self, key: _Optional[_Union[TaskKey, _Mapping]] = ..., round: _Optional[int] = ..., phase: _Optional[str] = ..., run: _Optional[_Union[PayloadRef, _Mapping]] = ..., task: _Optional[_Union[Record, _Mapping]] = ..., memory_step: _Optional[int] = ..., merged_step: _Optional[int] = ..., data: _Optional[_Union[DataIndex, _Mapping]] = ..., moments: _Optional[_Iterable[str]] = ..., deadline_s: _Optional[float] = ..., expects_reply: bool = ...) -> None: ...
+    earlier_step: int
+    def __init__(self, key: _Optional[_Union[TaskKey, _Mapping]] = ..., round: _Optional[int] = ..., phase: _Optional[str] = ..., run: _Optional[_Union[PayloadRef, _Mapping]] = ..., task: _Optional[_Union[Record, _Mapping]] = ..., memory_step: _Optional[int] = ..., merged_step: _Optional[int] = ..., data: _Optional[_Union[DataIndex, _Mapping]] = ..., moments: _Optional[_Iterable[str]] = ..., deadline_s: _Optional[float] = ..., expects_reply: bool = ..., earlier_step: _Optional[int] = ...) -> None: ...
 
 class DataIndex(_message.Message):
     __slots__ = ("index", "of")

@@ -274,8 +274,9 @@ class Engine:
             expects_reply=kind == pb.WORK,
         )
         spec, positions = self._course.spec(place.round), self._preparing.positions()
-        merged = self._ledger.merged_steps()
-        return planning.Broadcast(self._journal, self._blobs, self._pin, spec, template, merged, positions)
+        merged, run = self._ledger.merged_steps(), self._loaded.run.file.run
+        before = Ledger(self._journal, run.init_from).merged_steps() if run.memory_from == "init_from" else None
+        return planning.Broadcast(self._journal, self._blobs, self._pin, spec, template, merged, positions, before)
 
     def _report_step(
         self,

@@ -128,6 +128,7 @@ class Broadcast:
     template: pb.Offer  # what all offers of this step have in common
     merged: Mapping[str, int]  # agent -> last step of it that was merged
     positions: Mapping[str, tuple[int, int]]  # agent -> index among those with named data, of how many
+    earlier: Mapping[str, int] | None = None  # likewise of the run whose memories they begin with
 
     def offers(self, planned: Iterable[tuple[AgentInfo, Any]]) -> dict[str, pb.Offer]:
         recent: dict[int, tuple[Any, pb.Record]] = {}
@@ -147,6 +148,8 @@ class Broadcast:
         offer.task.CopyFrom(task)
         offer.memory_step = info.memory_step
         offer.merged_step = self.merged.get(info.name, -1)
+        if self.earlier is not None:
+            offer.earlier_step = self.earlier.get(info.name, -1)
         if info.name in self.positions:
             index, of = self.positions[info.name]
             offer.data.CopyFrom(pb.DataIndex(index=index, of=of))

@@ -7,6 +7,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from common import methods, pb, runfile
@@ -175,7 +176,7 @@ class Runs:
 
     def _named(self, base: str, variants: Sequence[Variant]) -> Sequence[tuple[str, str, Variant]]:
         """(name, name of the run that it starts from or "", variant) for each."""
-        named = []
+        named: list[tuple[str, str, Variant]] = []
         of_row: dict[tuple[str, str], str] = {}
         rows = {variant.label for variant in variants}
         for variant in variants:
@@ -187,12 +188,26 @@ class Runs:
                 source = of_row.get((variant.label, source), source)
                 if source not in of_row.values() and self._journal.summary(source) is None:
                     raise ConfigError(f"[run] init_from: this server has no run {source!r}; it has {self._known()}")
+                variant = self._with_memories(variant, source, {name: v.file.run.method for name, _, v in named})
             if self._journal.summary(run) is not None:
                 raise ConfigError(f"this server has a run {run!r} already; choose another --name")
             named.append((run, source, variant))
         if len({run for run, _, _ in named}) < len(named):
             raise ConfigError("two rows of the run file have labels that make the same name; rename one")
         return named
+
+    def _with_memories(self, variant: Variant, source: str, methods_of: Mapping[str, str]) -> Variant:
+        """The run file with the name that agents know the run before by, where they begin with their memories of it."""
+        mine = variant.file.run
+        if mine.memory_from != "init_from":
+            return variant
+        theirs = methods_of.get(source) or self._row(source)["method"]
+        if theirs != mine.method:
+            raise ConfigError(
+                f'[run] memory_from = "init_from" needs the same method: run {source!r} is of {theirs}, this one of'
+                f" {mine.method}"
+            )
+        return replace(variant, file=runfile.with_overrides(variant.file, {"run.init_from": source}))
 
     def _insert(self, run: str, source: str, variant: Variant, files: Mapping[str, bytes]) -> None:
         file = selection.inlined(variant.file, files)

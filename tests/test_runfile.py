@@ -163,11 +163,11 @@ def test_a_row_that_names_an_unknown_stage_is_refused():
         list(runfile.expand(runfile.parse(text, "t")))
 
 
-def test_what_is_not_available_yet_is_refused_and_not_ignored() -> None:
-    text = '[run]\nmethod = "local"\nrounds = 3\ninit_from = "before"\nmemory_from = "{}"\n'
-    with pytest.raises(ConfigError, match=r'memory_from = "init_from" is not available yet: .* leave it out'):
-        runfile.parse(text.format("init_from"), "run.toml")
-    runfile.parse(text.format("none"), "run.toml")
+def test_memories_are_those_of_a_run_that_is_named() -> None:
+    text = '[run]\nmethod = "local"\nrounds = 3\nmemory_from = "init_from"\n'
+    with pytest.raises(ConfigError, match=r'memory_from = "init_from" needs init_from, the run whose memories'):
+        runfile.parse(text, "run.toml")
+    assert runfile.parse(text + 'init_from = "before"\n', "run.toml").run.memory_from == "init_from"
 
 
 def test_a_mistake_is_told_once_though_the_file_is_read_for_several_rounds() -> None:
