@@ -270,10 +270,11 @@ class Runs:
     def _drive(self, run: str) -> None:
         """One thread: the engine, again after faults of the disk, until the run or the server ends."""
         try:
-            while not self._attempt(run):
-                self._pause(run)
-                if self._closing.is_set():
+            while not self._closing.is_set():
+                is_told = run in self._stopping  # then this attempt is to end it
+                if self._attempt(run, is_told=is_told):
                     break
+                self._pause(run, is_told=is_told)
                 log.info("run_resumes run=%s", run)
         finally:
             with self._changed:  # last: `close` waits for the threads that it finds
@@ -283,7 +284,7 @@ class Runs:
                 self._stopping.discard(run)
                 self._changed.notify_all()
 
-    def _attempt(self, run: str) -> bool:
+    def _attempt(self, run: str, *, is_told: bool) -> bool:
         """Drive the run once; False when it should be tried again."""
         try:
             if self._summary(run).status not in OVER:
@@ -292,10 +293,13 @@ class Runs:
                 self._launch_followers(run)
         except LocalFault as fault:
             log.error("run_interrupted run=%s reason=%s", run, fault)
+            trouble = f"interrupted, tried again every {RETRY_S:g} s: {fault}"
             with self._changed:
-                self._troubles[run] = f"interrupted, tried again every {RETRY_S:g} s: {fault}"
+                if run in self._stopping and not is_told:
+                    return False  # told meanwhile: nobody has tried to end it yet
+                self._troubles[run] = trouble
                 self._changed.notify_all()
-            self._publish(run, pb.RunEvent(summary=self._summary(run), note=self._troubles[run]))
+            self._publish(run, pb.RunEvent(summary=self._summary(run), note=trouble))
             return False
         return True
 
@@ -343,13 +347,10 @@ class Runs:
                 engine.inbox.stop(for_good=run in self._stopping)
         return engine
 
-    def _pause(self, run: str) -> None:
+    def _pause(self, run: str, *, is_told: bool) -> None:
         """Let some time pass, unless the run or the server is told to stop meanwhile."""
         with self._changed:
-            was_stopping = run in self._stopping
-            self._changed.wait_for(
-                lambda: self._closing.is_set() or (run in self._stopping and not was_stopping), RETRY_S
-            )
+            self._changed.wait_for(lambda: self._closing.is_set() or (run in self._stopping and not is_told), RETRY_S)
 
     def _end(self, run: str, status: str, reason: str) -> None:
         self._journal.set_status(run, status, reason)

@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -459,6 +460,25 @@ def test_a_run_that_waits_for_the_disk_before_it_begins_can_be_stopped(
     wait_for(lambda: "interrupted" in shop.runs.detail(run).summary.reason)
     summary = shop.runs.stop(run)
     assert (summary.status, summary.reason) == ("stopped", "stopped by an operator")
+
+
+def test_a_run_that_meets_a_full_disk_as_it_is_stopped_ends(shop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, told = threading.Event(), threading.Event()
+
+    def full(*_: Any, **__: Any) -> None:
+        begun.set()
+        told.wait(10)
+        raise LocalFault("cannot write")
+
+    monkeypatch.setattr(runs, "Engine", full)
+    shop.runs.start()
+    run = shop.runs.submit(RUN, "full").run
+    assert begun.wait(10)
+    with ThreadPoolExecutor(1) as pool:
+        stopped = pool.submit(shop.runs.stop, run)
+        wait_for(lambda: run in shop.runs._stopping)
+        told.set()
+        assert stopped.result(20).status == "stopped"
 
 
 def test_a_stop_that_the_disk_does_not_take_says_so_and_is_done_when_there_is_room(
