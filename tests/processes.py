@@ -89,10 +89,12 @@ class Federation:
         return rpc.OperationsStub(channel)
 
     def submit(self, run_toml: str, name: str, **files: bytes) -> None:
-        self.operations().SubmitRun(pb.SubmitRunRequest(run_toml=run_toml, name=name, files=files), timeout=PATIENCE_S)
+        request = pb.SubmitRunRequest(run_toml=run_toml, name=name, files=files)
+        self.operations().SubmitRun(request, timeout=PATIENCE_S, wait_for_ready=True)
 
     def show(self, run: str) -> pb.RunDetail:
-        detail: pb.RunDetail = self.operations().ShowRun(pb.ShowRunRequest(run=run), timeout=PATIENCE_S)
+        request = pb.ShowRunRequest(run=run)  # waits: channels share their connection, and a killed server's is broken
+        detail: pb.RunDetail = self.operations().ShowRun(request, timeout=PATIENCE_S, wait_for_ready=True)
         return detail
 
     def wait(self, run: str, until: Callable[[pb.RunDetail], bool] = lambda _: False) -> pb.RunDetail:
