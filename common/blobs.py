@@ -115,8 +115,7 @@ class Blobs:
         A newer transfer of one owner takes over from an older one, whose connection must have died; transfers of
         different owners do not touch each other.
         """
-        suffix = hashlib.sha256(owner.encode()).hexdigest()[:12]
-        partial = self._partial / f"{ref.sha256.hex()}-{suffix}"
+        partial = self._partial_of(ref.sha256, owner)
         with self._receiving:
             older = self._receivers.pop(partial, None)
             if older is not None:
@@ -124,6 +123,17 @@ class Blobs:
             receiver = Receiver(ref, partial, self.path(ref.sha256), durable=self.durable, limits=limits, where=where)
             self._receivers[partial] = receiver
         return receiver
+
+    def drop(self, sha256: bytes, owner: str) -> None:
+        """Forget what has arrived of a payload from one owner, unless it is just arriving."""
+        partial = self._partial_of(sha256, owner)
+        with self._receiving:
+            receiver = self._receivers.get(partial)
+            if receiver is None or not receiver.is_open:
+                partial.unlink(missing_ok=True)
+
+    def _partial_of(self, sha256: bytes, owner: str) -> Path:
+        return self._partial / f"{sha256.hex()}-{hashlib.sha256(owner.encode()).hexdigest()[:12]}"
 
     def _opened(self, sha256: bytes) -> memoryview:
         path = self.path(sha256)

@@ -43,6 +43,10 @@ class Receiver:
         """Canonical bytes that need not be sent again."""
         return self._size if self._assembler is None else self._assembler.offset
 
+    @property
+    def is_open(self) -> bool:
+        return self._file is not None
+
     def feed(self, part: bytes) -> None:
         """Check a part and write what it carries.
 

@@ -1,6 +1,7 @@
 """edge-agent: keeps a device's agents at a fed-server's disposal. Nothing heavy is imported before it is needed."""
 
 import argparse
+import math
 import os
 import sys
 from pathlib import Path
@@ -91,7 +92,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--memory-budget", type=_bytes, metavar="SIZE", help="for one task, above the idle process: 512MB"
     )
-    parser.add_argument("--time-budget", type=float, metavar="SECONDS", help="for one task")
+    parser.add_argument("--time-budget", type=_seconds, metavar="SECONDS", help="for one task")
     parser.add_argument("--run", metavar="RUN", help="predict: whose model; default: of the run it worked on last")
     parser.add_argument("--top", type=_count, default=3, metavar="N", help="predict: so many classes; default: 3")
     tls = parser.add_argument_group("TLS", "needed unless the server is on this machine")
@@ -184,6 +185,16 @@ def _count(text: str) -> int:
     if not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"expected a number from 1 on, got {text!r}")
     return int(text)
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < math.inf:
+        raise argparse.ArgumentTypeError(f"expected seconds above nothing, got {text!r}")
+    return seconds
 
 
 def _bytes(text: str) -> int:

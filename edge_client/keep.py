@@ -9,6 +9,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 from common import pb
 from common.blobs import Blobs
@@ -22,6 +23,14 @@ SWEEP_EVERY_S = 5.0  # short tasks leave little, and looking costs milliseconds
 OVERDUE = 16  # tasks ended with garbage left behind, because another always ran: the next one waits
 
 
+@dataclass(frozen=True)
+class _Recent:
+    """Of one agent and run: the payloads of its last offer, and those of the last task that is remembered."""
+
+    offered: frozenset[bytes]
+    remembered: frozenset[bytes]
+
+
 class Keep:
     """Counts tasks that run; `begin` and `end` frame each."""
 
@@ -31,22 +40,22 @@ class Keep:
         self._running = 0
         self._ended = 0
         self._next_at = 0.0
-        self._recent: OrderedDict[tuple[str, str], frozenset[bytes]] = OrderedDict()
+        self._recent: OrderedDict[tuple[str, str], _Recent] = OrderedDict()
         for last in reversed(memories.last_tasks()[:RECENT]):
-            self._note(last.offer, last.memory.payloads)
+            self._note(last.offer, remembered=_digests_of(last))
 
     def begin(self, offer: pb.Offer) -> None:
         with self._changed:
             self._changed.wait_for(lambda: self._ended < OVERDUE)
             self._running += 1
-            before = self._recent.get((offer.key.run, offer.key.agent), ())  # until the task has what it needs
-            self._note(offer, (), before)
+            self._note(offer)
 
     def remember(self, server: str, offer: pb.Offer, memory: pb.Record | None) -> None:
         """A task and the memory that it begins with: `edge-agent predict` wants both, and so does the next start."""
-        self._memories.of(server).keep_last(pb.LastTask(offer=offer, memory=memory))
+        last = pb.LastTask(offer=offer, memory=memory)
+        self._memories.of(server).keep_last(last)
         with self._changed:
-            self._note(offer, () if memory is None else memory.payloads)
+            self._note(offer, remembered=_digests_of(last))
 
     def end(self) -> None:
         with self._changed:
@@ -76,15 +85,17 @@ class Keep:
             log.warning('payload_unreadable sha256=%s reason="%s"', digest.hex(), fault)
             return False
 
-    def _note(self, offer: pb.Offer, memory: Iterable[pb.PayloadRef], before: Iterable[bytes] = ()) -> None:
+    def _note(self, offer: pb.Offer, remembered: frozenset[bytes] | None = None) -> None:
         place = (offer.key.run, offer.key.agent)
-        self._recent[place] = frozenset([*digests_of(offer), *(ref.sha256 for ref in memory), *before])
+        if remembered is None:
+            remembered = self._recent[place].remembered if place in self._recent else frozenset()
+        self._recent[place] = _Recent(frozenset(digests_of(offer)), remembered)
         self._recent.move_to_end(place)
         while len(self._recent) > RECENT:
             self._recent.popitem(last=False)
 
     def _sweep(self) -> None:
-        kept = self._remembered().union(*self._recent.values())
+        kept = self._remembered().union(*(one.offered | one.remembered for one in self._recent.values()))
         for offer in self._offers.all():
             kept.update(digests_of(offer))
         for digest in self._blobs.digests() - kept:
@@ -92,6 +103,10 @@ class Keep:
 
     def _remembered(self) -> set[bytes]:
         return {ref.sha256 for record in self._memories.records() for ref in record.payloads}
+
+
+def _digests_of(last: pb.LastTask) -> frozenset[bytes]:
+    return frozenset([*digests_of(last.offer), *(ref.sha256 for ref in last.memory.payloads)])
 
 
 def digests_of(offer: pb.Offer) -> Iterable[bytes]:

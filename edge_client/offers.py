@@ -18,7 +18,7 @@ class InHand:
     is_cancellable: bool = False
     is_submitting: bool = False
     is_ending: bool = False  # the agent stops; its task is cut short
-    is_declined: bool = False  # the server knows, and may offer the same anew before this one is done with
+    is_answered: bool = False  # declined or prepared: the server may offer the same anew before this one is done with
 
     @property
     def key(self) -> Key:
@@ -27,7 +27,7 @@ class InHand:
     @property
     def is_open(self) -> bool:
         """Whether the server still waits for an answer to it."""
-        return not (self.withdrawn.is_set() or self.is_declined)
+        return not (self.withdrawn.is_set() or self.is_answered)
 
 
 class Offers:

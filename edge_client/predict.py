@@ -28,14 +28,18 @@ from edge_client.work import predictions
 from edge_client.workplace import Workplace
 
 OWN = "personal"  # the reading of an agent's own model
+DECIDED = 1e-9
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """Classes of one sample, the most probable first, each with its probability."""
+    """Classes of one sample, the most probable first, each with its probability.
+
+    None where the method only decides, as experts do that are asked from the root down.
+    """
 
     input: str
-    classes: tuple[tuple[str, float], ...]
+    classes: tuple[tuple[str, float | None], ...]
 
 
 @dataclass(frozen=True)
@@ -67,8 +71,14 @@ def predict(wishes: Wishes, *, state: Path, run: str | None, files: Sequence[Pat
         return samples
 
     classes, readings = _predicted(last, agents[0], state, inputs)
+    if not readings:
+        raise ConfigError(
+            f"the last task of run {key.run} that agent {key.agent} had is none to predict with; give the run an"
+            f" [evaluation] of all agents",
+            exit_code=EXIT_STATE,
+        )
     reading = OWN if OWN in readings else next(iter(readings))
-    rows = zip(names, probabilities(readings[reading]), strict=True)
+    rows = zip(names, _shares(readings[reading]), strict=True)
     return Predicted(
         key.run, last.offer.round, key.agent, reading, tuple(_best(name, row, classes, top) for name, row in rows)
     )
@@ -82,7 +92,11 @@ def tell(predicted: Predicted, *, as_json: bool, write: Callable[[str], None]) -
     write(f"run {predicted.run}, round {predicted.round}, agent {predicted.agent}: {whose}")
     width = max((len(p.input) for p in predicted.predictions), default=0)
     for p in predicted.predictions:
-        write(f"{p.input:<{width}}  " + ", ".join(f"{name} {100 * share:.1f} %" for name, share in p.classes))
+        write(f"{p.input:<{width}}  " + ", ".join(_told(*one) for one in p.classes))
+
+
+def _told(name: str, share: float | None) -> str:
+    return name if share is None else f"{name} {100 * share:.1f} %"
 
 
 def _last(state: Path, agent: str, run: str | None) -> pb.LastTask:
@@ -115,6 +129,15 @@ def _predicted(
         ) from fault
 
 
+def _shares(scores: Scores) -> NDArray[np.float64]:
+    """Probabilities: the scores' softmax, as the metric "loss" takes it; votes, which add up to one, as they are."""
+    if (scores >= 0).all() and np.allclose(scores.sum(axis=1), 1):
+        return scores.astype(np.float64)
+    return probabilities(scores)
+
+
 def _best(name: str, row: NDArray[np.float64], classes: tuple[str, ...], top: int) -> Prediction:
     order = np.argsort(-row, kind="stable")[:top]
+    if len(row) > 2 and row.max() > 1 - DECIDED and np.ptp(np.delete(row, order[0])) == 0:
+        return Prediction(name, ((classes[order[0]], None),))
     return Prediction(name, tuple((classes[i], float(row[i])) for i in order))

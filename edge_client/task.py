@@ -58,7 +58,7 @@ def work_on(task: InHand, desk: Desk) -> None:
 def decline(task: InHand, desk: Desk, why: "pb.Decline", reason: str, *, memory_step: int = 0) -> None:
     if not task.withdrawn.is_set():
         key = task.key.message()
-        task.is_declined = True
+        task.is_answered = True
         desk.tell(pb.AgentEvent(declined=pb.Declined(key=key, why=why, reason=reason, memory_step=memory_step)))
 
 
@@ -84,7 +84,7 @@ def _work_on(task: InHand, desk: Desk, traffic: Traffic, started: float) -> None
     limits = Limits(allow_non_finite=run.file.wire.non_finite == "allow")
     for ref in offer.task.payloads:
         desk.transfers.fetch(ref, task, traffic, limits=limits)
-    outcome = _execute(task, desk, _memory_of(task, desk, run, keep_refused=keep_refused), keep_refused=keep_refused)
+    outcome = _execute(task, desk, run, keep_refused=keep_refused)
     _answer(outcome, task, desk, traffic, keep_refused=keep_refused, started=started)
 
 
@@ -102,6 +102,11 @@ def _run_of(task: InHand, desk: Desk, traffic: Traffic) -> Run:
 
 def _keeps_refused(run: Run) -> bool:
     return bool(getattr(methods.load(run.file.run.method), "KEEP_REFUSED", False))
+
+
+def _is_evaluated_otherwise(run: Run) -> bool:
+    """Whether the method's tasks of training are none to predict with."""
+    return hasattr(methods.load(run.file.run.method), "plan_evaluation")
 
 
 def _pending_reply(task: InHand, desk: Desk) -> pb.Pending | None:
@@ -143,12 +148,12 @@ def _memory_of(task: InHand, desk: Desk, run: Run, *, keep_refused: bool) -> pb.
     return None if held is None else held.memory
 
 
-def _execute(task: InHand, desk: Desk, memory: pb.Record | None, *, keep_refused: bool) -> Outcome:
-    key = task.key
+def _execute(task: InHand, desk: Desk, run: Run, *, keep_refused: bool) -> Outcome:
+    key, memory = task.key, _memory_of(task, desk, run, keep_refused=keep_refused)
     task.is_cancellable = not keep_refused  # what a purely local method has learnt stays, merged or not
     if task.withdrawn.is_set():
         raise Withdrawn
-    if key.kind != pb.PREPARE:
+    if key.kind == pb.EVALUATE or (key.kind == pb.WORK and not _is_evaluated_otherwise(run)):
         desk.remember(task.server, task.offer, memory)
     job = Job(task.offer, desk.configs[key.agent], memory, desk.memory_limit_bytes)
     try:
@@ -174,6 +179,7 @@ def _answer(
             decline(task, desk, pb.CANNOT if cannot else pb.FAILED, reason)
         case PreparedData(data, classes):
             prepared = pb.Prepared(key=task.offer.key, data=data, classes=classes)
+            task.is_answered = True
             desk.tell(pb.AgentEvent(prepared=prepared))
         case Finished():
             header = _header(outcome, task, traffic, started)

@@ -5,6 +5,7 @@ gets its first receipt again; sent after its step has closed, it is late and not
 thread pool; knows no transport.
 """
 
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -30,6 +31,8 @@ class Intake:
         self._blobs = blobs
         self._notify = notify
         self._runs: dict[str, runfile.Run] = {}
+        self._cut: dict[Key, list[bytes]] = {}  # uploads that broke off, by the payloads that they are of
+        self._lock = threading.Lock()
 
     def open(self, header: pb.RecordHeader) -> "pb.Receipt | Upload":
         """Begin a submit: its receipt when nothing needs to be sent, else what goes on at `Upload.offsets`."""
@@ -52,17 +55,20 @@ class Intake:
                 f"{key}: another reply of this step was accepted before; this one is dropped:"
                 f" expected {before.hex()[:16]}, got {digest.hex()[:16]}"
             )
-        summary = self._journal.summary(key.run)
-        if summary is None:
+        if self._journal.summary(key.run) is None:
             raise RemoteFault(f"{key}: this server has no such run; it is dropped")
         if self._journal.was_last_merged(key):  # so long ago that its digest is forgotten
             return receipt(key, pb.ACCEPTED)
         is_over = key.kind == pb.WORK and self._journal.is_over(key)
         if not is_over and (key.kind not in (pb.WORK, pb.EVALUATE) or not self._journal.was_asked(key)):
             raise RemoteFault(f"{key}: this agent was not asked for that")
-        if summary.status != "running" or not self._journal.is_open(key):
+        if not self._is_awaited(key):
             return receipt(key, pb.LATE, f"{key}: the step is closed, nothing was kept")
         return None
+
+    def _is_awaited(self, key: Key) -> bool:
+        summary = self._journal.summary(key.run)
+        return summary is not None and summary.status == "running" and self._journal.is_open(key)
 
     def _take(self, key: Key, header: pb.RecordHeader) -> pb.Receipt | None:
         """The payloads are durable: journal the reply. A receipt when its step has closed meanwhile, or it is known."""
@@ -76,6 +82,18 @@ class Intake:
                 )
                 retention.own(self._journal, retention.reply_owner(key), _digests(header))
         return known
+
+    def _broke_off(self, key: Key, digests: list[bytes]) -> None:
+        with self._lock:
+            self._cut[key] = digests
+
+    def _drop_closed(self) -> None:
+        """Forget what came of uploads whose steps have closed since: their agents will not go on there."""
+        with self._lock:
+            closed = {key: self._cut.pop(key) for key in list(self._cut) if not self._is_awaited(key)}
+        for key, digests in closed.items():
+            for sha256 in digests:
+                self._blobs.drop(sha256, key.agent)
 
     def _limits(self, run: str) -> Limits:
         """What a reply may hold: classes and taxonomy nodes that exist, NaN only where the run allows it."""
@@ -150,9 +168,12 @@ class Upload:
 
     def abandon(self) -> None:
         """The stream is over; what came stays, and the next submit goes on there."""
+        if self._receivers:
+            self._intake._broke_off(self.key, _digests(self._header))
         for receiver in self._receivers:
             receiver.abandon()
         self._receivers.clear()
+        self._intake._drop_closed()
         retention.unpin(self._intake._journal, self._pin)
 
     def _check(self) -> None:

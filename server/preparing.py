@@ -37,7 +37,7 @@ class Preparing:
     blob: pb.PayloadRef  # the run, as agents fetch it
     classes: Classes | None = None  # common to all agents, once settled
     declined: dict[str, str] = field(default_factory=dict)
-    _asked: set[str] = field(default_factory=set)
+    _asked: dict[str, bytes] = field(default_factory=dict)  # agent -> digest of the run as it was then
     _described: dict[str, bytes] = field(default_factory=dict)  # agent -> digest of what it was when it was asked last
     _enough_since: float | None = None  # time.monotonic()
 
@@ -60,23 +60,27 @@ class Preparing:
                 index, of = positions[agent.name]
                 offer.data.CopyFrom(pb.DataIndex(index=index, of=of))
             if self.fleet.offer(offer):
-                self._asked.add(agent.name)
+                self._asked[agent.name] = self.blob.sha256
                 self._described[agent.name] = _digest(agent)
 
     def heard(self, event: Event) -> None:
         match event:
             case Joined(agents):
-                self._asked.difference_update(agents)
                 for agent in agents:
+                    self._asked.pop(agent, None)
                     self.declined.pop(agent, None)
                 self.look()
             case Gone(agents):
-                self._asked.difference_update(agents)
+                for agent in agents:
+                    self._asked.pop(agent, None)
             case Prepared(key, data, classes) if self._is_mine(key):
-                self._asked.discard(key.agent)
-                self._prepared(key.agent, data, classes)
+                asked = self._asked.pop(key.agent, b"")
+                if classes == self.classes or self.classes is None or asked in (b"", self.blob.sha256):
+                    self._prepared(key.agent, data, classes)
+                else:  # the class list was settled meanwhile: its data may fit that
+                    self.look()
             case Refused(key, why, reason, _) if self._is_mine(key):
-                self._asked.discard(key.agent)
+                self._asked.pop(key.agent, None)
                 if why != pb.ENDING:
                     self.declined[key.agent] = reason
                     log.info("agent_declined run=%s agent=%s reason=%s", self.run, key.agent, reason)

@@ -10,8 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from common import pb
 from common.blobs import Blobs
+from common.payloads import Weights
 from common.samples import ArraySource
+from edge_client import predict
 from edge_client.__main__ import main
 from edge_client.data.inputs import open_inputs
 from edge_client.keep import Keep
@@ -72,7 +75,7 @@ class Said:
 
 
 @pytest.fixture
-def predict(left: Federation, capsys: pytest.CaptureFixture[str]) -> Callable[..., Said]:
+def predicted(left: Federation, capsys: pytest.CaptureFixture[str]) -> Callable[..., Said]:
     def by(agent: str, *arguments: str) -> Said:
         state = () if "--state-dir" in arguments else ("--state-dir", str(left.folder / agent))
         code = main(["predict", "--name", agent, *state, *arguments])
@@ -91,11 +94,11 @@ def as_inputs(fleet: Federation, agent: str, folder: Path) -> tuple[Path, np.nda
 @pytest.mark.parametrize(("run", "model"), [("fedavg", "model"), ("fedper", "personal")])
 @pytest.mark.parametrize("agent", AGENTS)
 def test_predictions_are_those_of_the_model_that_was_evaluated(
-    left: Federation, predict: Callable[..., Said], run: str, model: str, agent: str, tmp_path: Path
+    left: Federation, predicted: Callable[..., Said], run: str, model: str, agent: str, tmp_path: Path
 ) -> None:
     new, labels = as_inputs(left, agent, tmp_path)
     data = str(left.folder / f"{agent}.npz")
-    said = predict(agent, "--data", data, "--run", run, "--json", str(new), "--top", "2")
+    said = predicted(agent, "--data", data, "--run", run, "--json", str(new), "--top", "2")
     assert said.code == 0, said.err
     found = json.loads(said.out)
     assert (found["run"], found["round"], found["agent"], found["reading"]) == (run, 3, agent, model)
@@ -108,17 +111,17 @@ def test_predictions_are_those_of_the_model_that_was_evaluated(
 
 
 def test_without_a_run_it_is_the_last_one_and_people_get_lines(
-    left: Federation, predict: Callable[..., Said], tmp_path: Path
+    left: Federation, predicted: Callable[..., Said], tmp_path: Path
 ) -> None:
     new, labels = as_inputs(left, "a", tmp_path)
-    head, *lines = predict("a", "--data", str(left.folder / "a.npz"), str(new)).out.splitlines()
+    head, *lines = predicted("a", "--data", str(left.folder / "a.npz"), str(new)).out.splitlines()
     assert head == "run unmeasured, round 3, agent a: its own model"
     assert len(lines) == len(labels)
     assert lines[0].startswith(f"{new}[0]  ")
     assert lines[0].count(" %") == 3
 
 
-def test_what_cannot_be_predicted(left: Federation, predict: Callable[..., Said], tmp_path: Path) -> None:
+def test_what_cannot_be_predicted(left: Federation, predicted: Callable[..., Said], tmp_path: Path) -> None:
     new, _ = as_inputs(left, "a", tmp_path)
     data = str(left.folder / "a.npz")
     np.savez(tmp_path / "flat.npz", x=np.zeros((2, 5), np.float32))
@@ -145,10 +148,48 @@ def test_what_cannot_be_predicted(left: Federation, predict: Callable[..., Said]
         (("--data", data, str(new), str(new)), 14, "an .npz goes alone"),
         (("--data", data, str(tmp_path / "missing.npz")), 14, "missing.npz cannot be read"),
     ):
-        said = predict("a", *arguments)
+        said = predicted("a", *arguments)
         assert said.code == code, (arguments, said.err)
         assert len(said.err.splitlines()) == 1, said.err
         assert re.search(text, said.err), said.err
+
+
+@pytest.fixture(scope="module")
+def experts(tmp_path_factory: pytest.TempPathFactory) -> Federation:
+    run = RUN.replace("[data]", '[data]\ntaxonomy = [["R","A"],["R","2"],["A","0"],["A","1"]]')
+    with federation(tmp_path_factory.mktemp("experts")) as fleet:
+        fleet.server()
+        for i, (name, n) in enumerate(AGENTS.items()):
+            fleet.agent(name, write_data(fleet.folder / f"{name}.npz", n, seed=i + 1))
+        for name, every in (("measured", 3), ("unmeasured", 0)):
+            text = run.format(method="hier_moe", head="run", classes='classes = ["0", "1", "2"]', every=every)
+            fleet.submit(text, name)
+            fleet.finished(name)
+        fleet.submit(run.format(method="hier_moe", head="run", classes='classes = ["0", "1", "2"]', every=1), "longer")
+        fleet.finished("longer")
+    return fleet
+
+
+@pytest.mark.parametrize(("run", "code"), [("measured", 0), ("longer", 0), ("unmeasured", 13)])
+def test_experts_of_the_last_evaluation_decide_without_a_probability(
+    experts: Federation, run: str, code: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A task of training has one expert, which says no class: without an evaluation there is none to predict with."""
+    new, labels = as_inputs(experts, "a", tmp_path)
+    own = ["--name", "a", "--state-dir", str(experts.folder / "a"), "--data", str(experts.folder / "a.npz")]
+    assert main(["predict", *own, "--run", run, "--json", str(new)]) == code
+    said = capsys.readouterr()
+    if code:
+        assert "no model of run 'unmeasured'" in said.err
+        return
+    found = [one["classes"] for one in json.loads(said.out)["predictions"]]
+    assert all(share is None for ((_, share),) in found)
+    assert np.mean([int(name) for ((name, _),) in found] == labels) > 0.5
+
+
+def test_votes_are_shares_as_they_are() -> None:
+    assert predict._shares(np.array([[0.75, 0.25, 0.0]], np.float32)).tolist() == [[0.75, 0.25, 0.0]]
+    assert predict._shares(np.array([[0.0, 0.0]], np.float32)).tolist() == [[0.5, 0.5]]
 
 
 def test_files_belong_to_predict_alone(capsys: pytest.CaptureFixture[str]) -> None:
@@ -170,6 +211,26 @@ def test_images_get_the_shape_and_scale_of_the_agents_own(tmp_path: Path) -> Non
     assert samples.read()[:, 0, 0, 0].tolist() == [100, 200]
     assert (samples.source.mean, samples.source.std) == ((0.5,), (0.25,))
     assert open_inputs([tmp_path / "b"], like, (8, 8, 3))[1].read().shape == (1, 8, 8, 3)
+
+
+def test_tasks_that_never_began_leave_nothing_behind_but_the_last_ones_payloads(tmp_path: Path) -> None:
+    blobs, archive = Blobs(tmp_path / "blobs"), Archive(tmp_path / "memory")
+    keep = Keep(blobs, archive, Offers())
+
+    def offer(step: int) -> pb.Offer:
+        ref = blobs.put(Weights({"w": np.full(9, step, np.float32)}))
+        key = pb.TaskKey(run="r", agent="a", step=step)
+        return pb.Offer(key=key, task=pb.Record(payloads=[ref]))
+
+    begun = offer(0)
+    keep.begin(begun)
+    keep.remember("server", begun, None)
+    keep.end()
+    for step in range(1, 9):  # fetched, and then withdrawn
+        keep.begin(offer(step))
+        keep.end()
+    keep._sweep()
+    assert blobs.digests() == {ref.sha256 for one in (begun, offer(8)) for ref in one.task.payloads}
 
 
 def test_the_last_tasks_come_latest_first_and_the_next_start_keeps_their_payloads(left: Federation) -> None:

@@ -79,7 +79,7 @@ def test_reply_that_is_on_its_way_goes_on() -> None:
 def test_what_was_declined_may_be_offered_anew_at_once() -> None:
     """As after OTHER_MEMORY: the server's new offer can be here before the worker is done with the old one."""
     offers, running = in_hand(offer(0))
-    running.is_declined = True
+    running.is_answered = True
     again = pb.Offer(key=running.offer.key, memory_step=7)
     assert offers.put(again) is None
     offers.done(running)

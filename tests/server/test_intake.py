@@ -145,6 +145,19 @@ def test_an_upload_that_broke_goes_on_where_it_was_after_a_sweep_too(desk: Desk)
     assert again.close().verdict == pb.ACCEPTED
 
 
+def test_what_came_of_an_upload_goes_when_its_step_is_closed(desk: Desk) -> None:
+    header = desk.header("a")
+    upload = opened(desk, header)
+    feed(upload, desk.parts(header)[:-2])
+    upload.abandon()
+    partials = desk.blobs._partial
+    other = opened(desk, desk.header("b"))
+    assert len(list(partials.iterdir())) == 2  # of a step that is open: it may go on
+    desk.shop.runs.stop("run")
+    other.abandon()
+    assert list(partials.iterdir()) == []
+
+
 def test_equal_replies_of_two_agents_at_once_do_not_touch_each_other(desk: Desk) -> None:
     one, other = desk.header("a"), desk.header("b")
     assert one.record == other.record

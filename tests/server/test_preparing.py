@@ -165,3 +165,26 @@ def test_an_agent_whose_counts_are_not_of_its_classes_is_left_out(shop: Workshop
     ended = shop.ended(shop.runs.submit(RUN.replace("min = 2", "min = 1")).run)
     assert ended.status == "failed"
     assert f"its data: expected samples of {len(CLASSES)} classes, got 1 counts" in ended.reason
+
+
+def test_one_who_answers_for_the_time_before_the_classes_were_settled_is_asked_again(
+    shop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its own two classes are no answer to the run as it is now; it may well have them under the run's three."""
+    answers, asked = threading.Event(), []
+
+    def hung(device: Device, offer: pb.Offer) -> None:
+        asked.append(offer.run.sha256)
+        assert answers.wait(60)
+        device.classes = CLASSES if len(asked) > 1 else CLASSES[:2]
+
+    monkeypatch.setattr(preparing, "PATIENCE_S", 0.5)
+    shop.join(["c"], decline=hung)
+    run = standing_in_round_2(shop)
+    answers.set()
+    wait_for(lambda: len(asked) == 2)
+    for name in ("a", "b"):
+        back(shop, name, before_submit=None)
+    assert shop.ended(run).status == "done"
+    assert asked[0] != asked[1]
+    assert {offer.round for offer in shop.devices["c"].of_kind(pb.WORK)} == {3}
