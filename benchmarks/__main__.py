@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from benchmarks import ONE_THREAD, PAGES
+from common import __version__
 from common.errors import EXIT_CONFIG, EXIT_INTERRUPTED, FederationError
 
 EXTRA = ("rich", "matplotlib", "sklearn")
@@ -93,9 +94,15 @@ def _tls(args: argparse.Namespace) -> tuple[str, ...]:
     return flags or ("--insecure",) if args.insecure or args.agents == "local" else flags
 
 
-def _parser() -> argparse.ArgumentParser:
+def _top() -> argparse.ArgumentParser:
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(prog="fed-bench", description=__doc__, epilog=EPILOG, formatter_class=raw)
+    parser.add_argument("--version", action="version", version=f"fed-bench {__version__}")
+    return parser
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _top()
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     quickstart = commands.add_parser("quickstart", help="a real federation on this machine, about half a minute")

@@ -183,6 +183,10 @@ def _experiment(
     chains = which.chains(experiment.planned(file, which.seeds, mark=mark))
     notes = {chain[0].label: note for chain in chains if (note := need(chain))}
     able = [chain for chain in chains if chain[0].label not in notes]
+    if notes and not able:
+        raise ConfigError(f"no row of {name} can run here: {'; '.join(dict.fromkeys(notes.values()))}")
+    for chain in able:
+        experiment.n_agents(chain[0].file)  # before any run begins
     found = experiment.start(name, path)
     todo = experiment.unfinished(able, [*found.runs, *which.earlier(name)])
     _announce(console, able, todo, found, devices)

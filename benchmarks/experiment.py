@@ -114,6 +114,11 @@ def mark(file: RunFile, n_agents: int, n_processes: int) -> str:
 def n_agents(file: RunFile) -> int:
     if file.data.n_agents is None:
         raise ConfigError("the run file has no [data] n_agents: say how many agents the data are parted among")
+    if file.agents.min > file.data.n_agents:
+        raise ConfigError(
+            f"the run would wait for ever: [agents] min = {file.agents.min} is more than [data] n_agents ="
+            f" {file.data.n_agents}"
+        )
     return file.data.n_agents
 
 

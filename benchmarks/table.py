@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from rich import box
+from rich.markup import escape
 from rich.table import Table
 
 from benchmarks.results import RunRow, traffic
@@ -98,7 +99,7 @@ def _median(values: Sequence[float]) -> float | None:
 
 # ------------------------------------------------------------------ for people
 
-
+LABEL = 24  # characters that are never wrapped
 Cell = Callable[[Row], str]
 SHORT: list[tuple[str, Cell]] = [
     ("row", lambda r: f"{r['label']}: {r['note']}" if "note" in r else str(r["label"])),
@@ -173,11 +174,13 @@ def markdown(table: Sequence[Row]) -> str:
 
 def for_terminal(table: Sequence[Row], title: str) -> Table:
     shown = columns(table, SHORT)
+    longest = max((len(label) for _, labels in shown[:1] for label in labels), default=0)
     grid = Table(title=title, caption=CAPTION, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), title_justify="left")
     for i, (name, _) in enumerate(shown):
-        grid.add_column(name, justify="right" if i else "left", no_wrap=i > 0)
+        # on a narrow terminal "50.00 ± 0.95" takes two lines before a label is cut
+        grid.add_column(name, justify="right" if i else "left", no_wrap=i == 0 and longest <= LABEL)
     for i in range(len(table)):
-        grid.add_row(*(cells[i] for _, cells in shown))
+        grid.add_row(*(escape(cells[i]) for _, cells in shown))  # a note may have brackets
     return grid
 
 

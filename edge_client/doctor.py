@@ -16,13 +16,15 @@ import grpc
 import psutil
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from common import pb
 from common.errors import EXIT_ADDRESS, EXIT_DATA, EXIT_IDENTITY, EXIT_LINK, EXIT_LOCAL, EXIT_STATE, FederationError
 from common.files import write_durably
 from edge_client import certificate, learners
 from edge_client.certificate import Tls
+from edge_client.data.agent_data import shown
+from edge_client.data.opening import open_path
+from edge_client.job import AgentConfig
 from edge_client.link import channel, split_address
-from edge_client.setup import Wishes, agents_of, check_learner, description, host_name
+from edge_client.setup import Wishes, agents_of, check_learner, host_name
 from edge_client.trouble import trouble
 
 ANSWER_S = 10.0
@@ -167,18 +169,20 @@ def _disk(state: Path) -> str:
 
 
 def _data(wishes: Wishes, host: str) -> str:
-    return "; ".join(_described(description(agent, ())) for agent in agents_of(wishes, host))
+    return "; ".join(_described(agent) for agent in agents_of(wishes, host))
 
 
-def _described(agent: pb.AgentDescription) -> str:
-    if agent.named_data:
+def _described(agent: AgentConfig) -> str:
+    """With names of classes: a folder one level too high has others than one thinks."""
+    if agent.data is None:
         return f"{agent.name}: comes with the run"
-    data = agent.data
-    if data.n_train + data.n_unlabelled == 0:
+    data = open_path(Path(agent.data), agent.name)
+    n_extra = 0 if data.extra is None else len(data.extra)
+    if len(data.train) + n_extra == 0:
         raise _Wrong(f"{agent.name}: {data.name} has nothing to train on; look at --data", EXIT_DATA)
     return (
-        f"{agent.name}: {data.name}, {data.n_classes} classes, {data.n_train} to train, {data.n_test} to test,"
-        f" {data.n_unlabelled} without labels"
+        f"{agent.name}: {data.name}, {len(data.classes)} classes ({shown(data.classes, 5)}), {len(data.train)} to"
+        f" train, {len(data.test)} to test, {n_extra} without labels"
     )
 
 

@@ -118,7 +118,7 @@ def parser() -> argparse.ArgumentParser:
     for name in ("show", "watch", "stop", "export"):
         made[name].add_argument("run", metavar="RUN", help="its name, as `ls` shows it")
     made["submit"].add_argument("file", type=Path, metavar="RUN.toml")
-    made["submit"].add_argument("--name", default="", help="default: made from the file")
+    made["submit"].add_argument("--name", default="", help="default: the method and a number, as fedavg-1")
     made["submit"].add_argument("--watch", action="store_true", help="follow it until it ends")
     made["show"].add_argument("--round", type=int, help="what this round cost each agent; default: all rounds, summed")
     made["watch"].add_argument("--from-round", type=int, default=0, help="show rounds from this one on again")

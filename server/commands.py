@@ -39,7 +39,10 @@ def submit(server: Asking, arguments: argparse.Namespace) -> int:
     request = pb.SubmitRunRequest(run_toml=text, name=arguments.name or "", files=files)
     summary = server.ask("SubmitRun", request, pb.RunSummary)
     if not arguments.watch:
-        emit(arguments, summary, f"{summary.run}: {summary.status}; follow it with: fed-server watch {summary.run}")
+        n_runs = len(list(runfile.expand(file)))
+        others = f"{n_runs} runs, which fed-server ls shows; the last is " if n_runs > 1 else ""
+        said = f"{others}{summary.run}: {summary.status}; follow it with: fed-server watch {summary.run}"
+        emit(arguments, summary, said)
         return 0
     return follow(server, arguments, summary.run, 0)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from common import __version__
+from common import __version__, models, runfile
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("common", "server", "edge_client", "benchmarks")
@@ -104,6 +104,14 @@ def test_commands_that_the_readme_shows_exist() -> None:
         words = [sys.executable, "-m", module, *command.split(), "--help"]
         ran = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
         assert ran.returncode == 0, f"{program}{command}: {ran.stderr}"
+
+
+def test_the_run_file_of_the_readme_is_one() -> None:
+    text = (ROOT / "README.md").read_text()
+    (block,) = re.findall(r"<!-- run file -->\s*```toml\n(.*?)```\s*<!-- /run file -->", text, re.DOTALL)
+    file = runfile.parse(block, "birds.toml")
+    assert (file.run.method, file.agents.min, file.data.classes) == ("fedavg", 3, ("robin", "wren"))
+    assert models.shape_of(str(file.model.options["input"])) == (32, 32, 3)
 
 
 def test_only_one_module_makes_things_durable() -> None:

@@ -232,6 +232,18 @@ def test_all_adds_a_row_for_every_method_that_has_none() -> None:
     assert {row.label for row in whole.row[2:]} <= set(methods.names())
 
 
+def test_more_agents_than_there_are_would_be_waited_for_for_ever() -> None:
+    with pytest.raises(ConfigError, match=r"\[agents\] min = 9 is more than \[data\] n_agents = "):
+        experiment.n_agents(runfile.with_overrides(file(), {"agents.min": 9, "data.n_agents": 4}))
+
+
+def test_where_no_row_can_run_it_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(commands, "need", lambda chain: "needs edgefed[torch]")
+    output = commands.Output(tmp_path, as_json=False)
+    with pytest.raises(ConfigError, match=r"no row of mine can run here: needs edgefed\[torch\]"):
+        commands._experiment("mine", file(), output, commands.Which(), commands.Devices())
+
+
 def test_a_row_that_needs_torch_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     chains = experiment.planned(file(BASE + '[model]\nname = "gn_cnn"\n'))
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)

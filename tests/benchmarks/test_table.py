@@ -49,6 +49,15 @@ def test_a_row_that_was_not_run_says_what_it_needs() -> None:
     assert "needs edgefed[torch]" in text
 
 
+def test_a_narrow_terminal_still_tells_rows_apart_and_brackets_are_no_markup() -> None:
+    rows = table.rows(
+        [replace(row(), label=name) for name in ("FedAvg, small", "FedProx, small")], {"CNN": "needs x[y]"}
+    )
+    console = Console(width=70, file=io.StringIO())
+    console.print(table.for_terminal(rows, "mine"))
+    assert all(text in console.file.getvalue() for text in ("FedAvg, small", "FedProx, small", "x[y]"))
+
+
 def test_markdown_is_one_line_a_row_with_equal_cells() -> None:
     lines = table.markdown(table.rows([row(), replace(row(), label="a|b")])).splitlines()
     assert len(lines) == 4

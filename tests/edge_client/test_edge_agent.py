@@ -290,6 +290,7 @@ def test_doctor_of_a_healthy_device(tmp_path: Path, data: Path) -> None:
     assert [line[:4].strip() for line in lines] == ["ok"] * 7
     for about in ("clock", "certificate", "connection", "disk", "data set", "learner", "memory"):
         assert re.search(rf"^ok    {about}\b", done.stdout, re.MULTILINE)
+    assert re.search(r"classes \('\w+', '\w+'", done.stdout)
 
 
 def test_doctor_says_what_to_do_and_ends_with_the_first_fault(tmp_path: Path) -> None:

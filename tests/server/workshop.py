@@ -20,7 +20,7 @@ def drawn_here(folder: Path, request: initial.Request, _check: Callable[[], None
     return initial.draw(Blobs(folder), request)
 
 
-def wait_for(happened: Callable[[], bool], timeout: float = 20.0) -> None:
+def wait_for(happened: Callable[[], bool], timeout: float = 60.0) -> None:
     deadline = time.monotonic() + timeout
     while not happened():
         assert time.monotonic() < deadline, "it never happened"
