@@ -73,9 +73,11 @@ class Downloads:
                     is_quick = loop.time() - began < PATIENCE_S
                     self._budget.give(held.pop(0))
         finally:
-            if ahead is not None:
-                await ended(ahead)
-            self._budget.give(sum(held))
+            try:
+                if ahead is not None:
+                    await ended(ahead)
+            finally:  # though the call is cancelled a second time
+                self._budget.give(sum(held))
 
     async def _next(self, parts: Iterator[bytes], part_bytes: int, held: list[int]) -> list[bytes]:
         held.append(await self._budget.take(part_bytes))

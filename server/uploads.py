@@ -169,8 +169,10 @@ class Uploads:
                 held = 0
             await reader
         finally:
-            await ended(reader)
-            self._budget.give(held + sum(map(len, inflow.parts)))
+            try:
+                await ended(reader)
+            finally:  # though the call is cancelled a second time
+                self._budget.give(held + sum(map(len, inflow.parts)))
 
     async def _read_ahead(self, context: Context, inflow: _Inflow, place: "_Place") -> None:
         try:

@@ -1,5 +1,6 @@
 """The front over real sockets: what a device may do, what it is told, and that bytes in flight stay bounded."""
 
+import asyncio
 import queue
 import threading
 import time
@@ -7,6 +8,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -27,7 +29,9 @@ from running_front import (
 
 from common import pb
 from common.errors import EXIT_ADDRESS, EXIT_IDENTITY, ConfigError, LocalFault, RemoteFault
+from server.downloads import Downloads
 from server.events import Gone, Joined, Replied, Took
+from server.fleet import Fleet
 from server.front import FEDERATION, FrontOptions
 from server.listen import Tls, check_exposed, parse_address, tls_from
 from tests.certificates import Authority, Signed
@@ -232,6 +236,44 @@ def test_downloads_that_are_not_read_leave_room_for_others() -> None:
             call.cancel()
         device.leave()
         wait_for(lambda: up.front.downloads._budget.free == FrontOptions().in_flight_bytes)
+
+
+def test_a_download_that_is_cancelled_while_it_ends_gives_its_budget_back() -> None:
+    """A write fails because its reader is gone, and gRPC cancels the call while what was made ahead is waited for."""
+
+    class Slow:
+        def has(self, sha256: bytes) -> bool:
+            return True
+
+        def parts(self, sha256: bytes, offset: int, part_bytes: int) -> Iterator[bytes]:
+            while True:
+                time.sleep(0.05)
+                yield b"x" * 8
+
+    class Away:
+        def __init__(self) -> None:
+            self.n, self.failed = 0, asyncio.Event()
+
+        async def write(self, part: bytes) -> None:
+            self.n += 1
+            await asyncio.sleep(0.01)  # a thread begins with what comes next
+            if self.n == 3:  # after two that were quick, with a hop on its way
+                self.failed.set()
+                raise RuntimeError("execute_batch failed")
+
+    async def twice() -> int:
+        with ThreadPoolExecutor(2) as pool:
+            downloads = Downloads(Slow(), Fleet(), pool, budget_bytes=1000, part_bytes=8)
+            gone: Any = Away()
+            call = asyncio.create_task(downloads._send(pb.FetchRequest(sha256=b"x"), 8, gone))
+            await gone.failed.wait()
+            await asyncio.sleep(0.01)
+            assert not call.done()
+            call.cancel()
+            await asyncio.wait({call})
+            return downloads._budget.free
+
+    assert asyncio.run(twice()) == 1000
 
 
 # ---------------------------------------------------------------------------------------------- submit
