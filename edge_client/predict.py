@@ -1,7 +1,8 @@
 """`edge-agent predict`: what an agent's model of a run says of new images. Nothing is asked of the server.
 
 The model is that of the last task that the agent was given in the run, with the memory that it had then: where the run
-evaluates its agents at its end, the one that was evaluated. A personal model is in no other place than on its device.
+evaluates its agents at its end, the one that was evaluated. Methods that plan evaluations of their own have no other
+task to predict with. A personal model is in no other place than on its device.
 """
 
 import json
@@ -28,7 +29,7 @@ from edge_client.work import predictions
 from edge_client.workplace import Workplace
 
 OWN = "personal"  # the reading of an agent's own model
-DECIDED = 1e-9
+DECIDED = 1e-9  # what all other classes have together, where a decoder names one class
 
 
 @dataclass(frozen=True)
