@@ -11,7 +11,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from benchmarks import by_task, expert_costs, results, table
+from benchmarks import by_task, columns, expert_costs, results, table
 from benchmarks.experiment import Planned
 from benchmarks.expert_costs import Cost
 from benchmarks.results import EvaluationRow, Results, RoundRow, RunRow
@@ -20,6 +20,7 @@ from common import files
 DIGITS = 6  # that figures keep
 SCORE_DIGITS = 5  # that shares of test images keep: a thousandth of a per cent
 FLAT = "flat_softmax"
+TABLES = ("rounds", "measured", "ages")  # of a run, written as columns
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class Round:
 
     round: int
     seconds: float
-    metrics: Mapping[str, float]
+    metrics: Mapping[str, float] = field(default_factory=dict)
     cpu_s: float | None = None  # files of before it was kept have none
     counts: Mapping[str, float] = field(default_factory=dict)
     spans: Mapping[str, float] = field(default_factory=dict)
@@ -42,8 +43,8 @@ class Measured:
 
     round: int
     when: str
-    metrics: Mapping[str, float]
-    n_agents: int
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    n_agents: int = 0
     counts: Mapping[str, float] = field(default_factory=dict)
 
 
@@ -110,7 +111,7 @@ def _key(run: Run | Planned) -> tuple[str, int, str]:
 
 
 def save(condensed: Condensed, path: Path) -> None:
-    """One line a round: the file is read by people in diffs, too."""
+    """One line a column of a run's rounds: each name stands once, and people can still read diffs."""
     whole = results.as_json(condensed)
     runs = [_lines(run) for run in whole.pop("runs")]
     head = json.dumps(whole, indent=1, allow_nan=False).removesuffix("\n}")
@@ -121,7 +122,7 @@ def save(condensed: Condensed, path: Path) -> None:
 
 def load(path: Path) -> Condensed:
     """Read a condensed file; errors as of `results.read_json`."""
-    return results.read_json(Condensed, path)
+    return results.read_json(Condensed, path, _with_rows)
 
 
 def ages(rounds: Iterable[RoundRow], evaluations: Iterable[EvaluationRow]) -> tuple[Age, ...]:
@@ -206,13 +207,17 @@ def _short(numbers: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _lines(run: dict[str, Any]) -> str:
-    """Without fields that are empty where a reader takes them for so."""
     parts = []
     for name, value in run.items():
-        if name in ("rounds", "measured") and value:
-            full = ({key: part for key, part in item.items() if part != {} or key == "metrics"} for item in value)
-            inner = ",\n".join(f"    {json.dumps(item, allow_nan=False)}" for item in full)
-            parts.append(f'   "{name}": [\n{inner}\n   ]')
-        else:
-            parts.append(f'   "{name}": {json.dumps(value, allow_nan=False)}')
+        is_table = name in TABLES and value
+        told = columns.text(columns.of_rows(value), 3) if is_table else json.dumps(value, allow_nan=False)
+        parts.append(f'   "{name}": {told}')
     return "  {\n" + ",\n".join(parts) + "\n  }"
+
+
+def _with_rows(whole: Any) -> Any:  # Any: JSON, whose form is checked afterwards
+    for run in whole["runs"] if isinstance(whole, dict) and isinstance(whole.get("runs"), list) else ():
+        for name in TABLES:
+            if isinstance(run, dict) and isinstance(run.get(name), dict):
+                run[name] = columns.to_rows(run[name])
+    return whole

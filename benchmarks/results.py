@@ -5,7 +5,7 @@ Names of metrics are those of server/reporting.py. Fractions are in [0, 1]; size
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -324,14 +324,14 @@ def load(path: Path) -> Results:
     return read_json(Results, path)
 
 
-def read_json(kind: type[T], path: Path) -> T:
-    """A file that holds one of these dataclasses.
+def read_json(kind: type[T], path: Path, unpack: Callable[[Any], Any] = lambda whole: whole) -> T:
+    """A file that holds one of these dataclasses; `unpack` gives its JSON that form, or a ValueError.
 
     Raises:
         ConfigError: there is none, or it is not of this form; the text names what differs.
     """
     try:
-        whole = json.loads(path.read_text(encoding="utf-8"))
+        whole = unpack(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError) as error:
         raise ConfigError(f"cannot read {kind.__name__.lower()} {path}: {error}", exit_code=EXIT_DATA) from error
     problems = Problems(str(path))

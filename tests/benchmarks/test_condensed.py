@@ -5,6 +5,7 @@ import pytest
 
 from benchmarks import condensed, results
 from benchmarks import experiment as experiments
+from benchmarks.condensed import Round
 from benchmarks.results import AgentRow, EvaluatedAgent, EvaluationRow, RoundRow
 from common import runfile
 from common.errors import ConfigError
@@ -20,6 +21,22 @@ def test_what_is_kept_is_read_back_equal(tmp_path: Path) -> None:
     found = condensed.of(experiment(row(), replace(row(), seed=2)))
     condensed.save(found, tmp_path / "new" / "small.json")
     assert condensed.load(tmp_path / "new" / "small.json") == found
+
+
+def test_rounds_of_different_form_are_read_back_equal(tmp_path: Path) -> None:
+    (run,) = condensed.of(experiment(row())).runs
+    rounds = (Round(1, 0.5, {"train_loss": 0.25}), Round(2, 0.5, {}, 1.5, {"personal": 3.0}, {"train": 0.125}))
+    found = replace(condensed.of(experiment(row())), runs=(replace(run, rounds=rounds, measured=()),))
+    condensed.save(found, tmp_path / "x.json")
+    assert condensed.load(tmp_path / "x.json") == found
+
+
+def test_a_damaged_table_is_refused_with_the_file_s_name(tmp_path: Path) -> None:
+    path = tmp_path / "x.json"
+    condensed.save(condensed.of(experiment(row())), path)
+    path.write_text(path.read_text().replace('"round": [', '"round": [0,'))
+    with pytest.raises(ConfigError, match=r"x.json: columns of one table differ in length"):
+        condensed.load(path)
 
 
 def test_a_file_grows_over_checkouts_by_the_runs_that_the_experiment_has_today(tmp_path: Path) -> None:
