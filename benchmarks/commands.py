@@ -189,6 +189,11 @@ def _experiment(
         experiment.n_agents(chain[0].file)  # before any run begins
     found = experiment.start(name, path)
     todo = experiment.unfinished(able, [*found.runs, *which.earlier(name)])
+    if n_others := experiment.with_other_settings(todo, found.runs):
+        said = (
+            f"note: {n_others} finished in {folder} with other settings and will be replaced; another --out keeps them"
+        )
+        console.print(said, highlight=False, soft_wrap=True)
     _announce(console, able, todo, found, devices)
     for n_agents, group in groupby(todo, key=lambda chain: experiment.n_agents(chain[0].file)):
         of_state = "" if devices.external else experiment.mark(file, n_agents, devices.n_processes(n_agents))

@@ -160,6 +160,13 @@ def unfinished(chains: Iterable[Chain], runs: Iterable[Finished]) -> list[Chain]
     return [chain for chain in chains if not all(is_done(p) for p in chain)]
 
 
+def with_other_settings(chains: Iterable[Chain], runs: Iterable[Finished]) -> int:
+    """How many of the finished runs the chains replace although their settings are others."""
+    config = {(p.label, p.seed, p.stage): p.config for chain in chains for p in chain}
+    done = [(config.get((r.label, r.seed, r.stage)), results.as_json(r.config)) for r in runs if r.status == "done"]
+    return sum(wanted is not None and wanted != have for wanted, have in done)
+
+
 def kept(
     found: results.Results, run: results.RunRow, order: Sequence[str], notes: Mapping[str, str]
 ) -> results.Results:

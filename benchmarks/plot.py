@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from benchmarks.results import Results, RunRow
 from benchmarks.table import MB, Row, number, pooled
 from benchmarks.table import rows as table_rows
+from common.errors import ConfigError
 
 mpl.use("Agg")  # no display is needed, and none is opened
 from matplotlib import pyplot as plt
@@ -84,8 +85,12 @@ def save(figure: Figure, path: Path) -> Path:
 
 
 def _saved(figure: Figure, path: Path) -> Path:
-    figure.savefig(path, dpi=130)
-    plt.close(figure)
+    try:
+        figure.savefig(path, dpi=130)
+    except (OSError, ValueError) as error:  # a ValueError: no format of that name
+        raise ConfigError(f"cannot write the picture {path}: {error}; choose another --out") from error
+    finally:
+        plt.close(figure)
     return path
 
 

@@ -11,11 +11,16 @@ import grpc
 from common.errors import EXIT_IDENTITY, EXIT_REFUSED, ConfigError, FederationError, LinkLost, LocalFault, RemoteFault
 from server.operations import LOCAL_MESSAGE_BYTES, SERVICE, socket_path
 
+ENDED = ("Cancelling all calls", "Socket closed", "Connection reset")  # a server that stops says one of these
+
 
 class Asking:
-    def __init__(self, channel: grpc.Channel, where: str, timeout_s: float) -> None:
+    """`where` is the server, and `hint` what to look at when nobody answers there."""
+
+    def __init__(self, channel: grpc.Channel, where: str, hint: str, timeout_s: float) -> None:
         self._channel = channel
         self._where = where
+        self._hint = hint
         self._timeout_s = timeout_s
 
     def ask(self, method: str, request: Any, reply: Any) -> Any:  # Any: generated messages
@@ -45,10 +50,10 @@ class Asking:
         match error.code():
             case grpc.StatusCode.UNAVAILABLE if "ermission denied" in text:
                 return ConfigError(f"{self._where} belongs to another user; ask as that user", exit_code=EXIT_REFUSED)
-            case grpc.StatusCode.UNAVAILABLE if "connect" in text or "Socket closed" in text:
-                return LinkLost(
-                    f"no server answers at {self._where}; is it running, and is this its state folder? ({text})"
-                )
+            case grpc.StatusCode.UNAVAILABLE if "connect" in text:
+                return LinkLost(f"no server answers at {self._where}; {self._hint} ({text})")
+            case grpc.StatusCode.UNAVAILABLE | grpc.StatusCode.CANCELLED if any(end in text for end in ENDED):
+                return LinkLost(f"the server at {self._where} ended; its runs go on when it is started again")
             case grpc.StatusCode.UNAVAILABLE:
                 return LinkLost(text)
             case grpc.StatusCode.DEADLINE_EXCEEDED:
@@ -75,17 +80,20 @@ def connect(arguments: argparse.Namespace) -> Iterator[Asking]:
         ("grpc.enable_retries", 0),
     ]
     if arguments.server is None:
-        where = str(socket_path(arguments.state_dir))
+        where, hint = str(socket_path(arguments.state_dir)), "is it running, and is this its state folder?"
         if not Path(where).exists():
             raise LinkLost(f"no server runs on the state folder {arguments.state_dir}; give its own with --state-dir")
         channel = grpc.insecure_channel(f"unix:{where}", options)
     else:
         where = arguments.server
+        hint = (
+            "is it running, is --server its address, and has its certificate that name and the authority of --tls-ca?"
+        )
         if arguments.tls_name:
             options.append(("grpc.ssl_target_name_override", arguments.tls_name))
         channel = grpc.secure_channel(where, _credentials(arguments), options)
     with channel:
-        yield Asking(channel, where, arguments.timeout)
+        yield Asking(channel, where, hint, arguments.timeout)
 
 
 def _credentials(arguments: argparse.Namespace) -> grpc.ChannelCredentials:

@@ -13,6 +13,7 @@ from common.errors import EXIT_RUN, EXIT_STATE, ConfigError
 from server import exporting, tables
 from server.asking import Asking, connect
 
+GOING = ("waiting", "running")
 FILES = (".npz", ".json")  # what a run file may name: first weights, a partition, a list of agents per round
 
 
@@ -74,8 +75,14 @@ def watch(server: Asking, arguments: argparse.Namespace) -> int:
 
 
 def stop(server: Asking, arguments: argparse.Namespace) -> int:
-    summary = server.ask("StopRun", pb.StopRunRequest(run=arguments.run), pb.RunSummary)
-    emit(arguments, summary, f"{summary.run}: {summary.status} after round {summary.round} of {summary.rounds}")
+    """A run, or those that are not over of a run file with rows or stages, by the name that theirs begin with."""
+    known = server.ask("ListRuns", pb.ListRunsRequest(), pb.ListRunsReply).runs
+    names = [run.run for run in known if run.run.startswith(f"{arguments.run}.") and run.status in GOING]
+    if any(run.run == arguments.run for run in known) or not names:
+        names = [arguments.run]  # which the server may not know, and then says so
+    for name in reversed(names):  # the last first: none starts because the one before it has ended
+        summary = server.ask("StopRun", pb.StopRunRequest(run=name), pb.RunSummary)
+        emit(arguments, summary, f"{summary.run}: {summary.status} after round {summary.round} of {summary.rounds}")
     return 0
 
 

@@ -66,8 +66,8 @@ def check_host(who: Caller, host: str) -> None:
         )
     if who.host is not None and who.host != host:
         raise RemoteFault(
-            f"this certificate belongs to another host; take its name, or a certificate of your own:"
-            f" expected {who.host}, got {host}"
+            f"this certificate belongs to another host; start edge-agent with --name {who.host}, or with a certificate"
+            f" of its own: expected {who.host}, got {host}"
         )
 
 

@@ -1,6 +1,5 @@
 """Federations over slow links: a LAN of network namespaces at 100 Mbit/s, and a connection that is slow and breaks."""
 
-import statistics
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -86,9 +85,9 @@ def test_bytes_and_round_times_on_a_lan_with_mutual_tls(tmp_path: Path) -> None:
     both_ways = [sum(reported([report])) for report in rounds]
     ratios = [report.seconds * lan.BYTES_PER_S / n for report, n in zip(rounds, both_ways, strict=True)]
     # The server's own link carries everything, down and then up. All of it at once in both directions would be 0.5;
-    # 1.0 is one direction at a time with no pause. Seen: 0.97 to 1.17, where training, commit and fsync are the rest.
-    assert min(ratios) > 0.5
-    assert statistics.median(ratios) < 1.6, ratios
+    # 1.0 is one direction at a time with no pause. Seen: 0.97 to 1.17, where training, commit and fsync are the rest;
+    # whatever else the machine does makes some rounds slower, so the fastest counts.
+    assert 0.5 < min(ratios) < 1.6, ratios
 
 
 @pytest.mark.slow

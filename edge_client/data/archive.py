@@ -30,8 +30,10 @@ def open_npz(path: Path) -> Pool:
         stat = path.stat()
         return _opened(path, stat.st_mtime_ns, stat.st_size)
     except (OSError, ValueError, zipfile.BadZipFile) as error:
+        reason = error if isinstance(error, OSError) or zipfile.is_zipfile(path) else "it is no .npz"
         raise ConfigError(
-            f"cannot read data {path}: {error}; expected an .npz as numpy.savez writes it, with x and y",
+            f"cannot read data {path}: {reason}; expected a folder with one sub-folder of images per class, or an .npz"
+            " as numpy.savez writes it, with x and y",
             exit_code=EXIT_DATA,
         ) from error
 

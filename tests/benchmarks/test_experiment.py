@@ -109,6 +109,9 @@ def test_another_setting_is_another_run() -> None:
     changed = experiment.planned(runfile.with_overrides(file(), {"run.rounds": 5}))
     assert experiment.unfinished(experiment.planned(file()), found.runs) == []
     assert experiment.unfinished(changed, found.runs) == changed
+    assert experiment.with_other_settings(changed, found.runs) == 1
+    assert experiment.with_other_settings(experiment.planned(file()), found.runs) == 0
+    assert experiment.with_other_settings(changed, experiment.kept(empty(), finished(changed[0][0]), [], {}).runs) == 0
 
 
 def test_a_failed_run_is_run_again() -> None:

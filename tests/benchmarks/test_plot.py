@@ -8,6 +8,7 @@ from matplotlib import pyplot as plt
 from benchmarks import partition_picture, plot
 from benchmarks.table import rows
 from common import runfile
+from common.errors import ConfigError
 from tests.benchmarks.made import experiment, row
 
 PNG = b"\x89PNG"
@@ -46,6 +47,15 @@ def test_histogram_counts_each_training_sample_once(tmp_path: Path) -> None:
     assert counts.shape == (5, len(classes)) == (5, 10)
     assert 0.74 * 1797 < counts.sum() <= 0.76 * 1797  # a quarter of each share, rounded down, is for testing
     assert np.all(counts.sum(axis=1) > 0)
+
+
+@pytest.mark.parametrize("name", ["p.xyz", "file/p.png"])
+def test_a_picture_that_cannot_be_written(tmp_path: Path, name: str) -> None:
+    (tmp_path / "file").mkdir(0o500)
+    (tmp_path / "file" / "p.png").mkdir()
+    figure, _ = plt.subplots()
+    with pytest.raises(ConfigError, match=r"cannot write the picture .*; choose another --out"):
+        plot.save(figure, tmp_path / name)
 
 
 def test_picture_of_a_partition(tmp_path: Path) -> None:

@@ -88,7 +88,7 @@ def test_missing_unreadable_and_pickled_files(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"none.npz do not exist; expected a folder"):
         open_path(tmp_path / "none.npz", "a")
     (tmp_path / "text.npz").write_text("not an archive")
-    with pytest.raises(ConfigError, match=r"cannot read data .*text.npz"):
+    with pytest.raises(ConfigError, match=r"cannot read data .*text.npz: it is no .npz; expected a folder"):
         open_path(tmp_path / "text.npz", "a")
     np.savez(tmp_path / "objects.npz", x=X, y=np.array([{}] * 10))
     with pytest.raises(ConfigError, match=r"cannot read data .*objects.npz: Object arrays cannot be loaded"):

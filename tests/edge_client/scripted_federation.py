@@ -18,7 +18,7 @@ from common.blobs import Blobs
 from common.payloads import Blob
 from common.runfile import parse, to_blob
 
-WAIT_S = 10.0
+WAIT_S = 60.0
 RUN_TOML = '[run]\nmethod = "{method}"\nrounds = 3\n[model]\nname = "linear"\n'
 Fault = Callable[[grpc.ServicerContext], None]
 

@@ -118,13 +118,13 @@ def test_offers_come_again_after_the_stream_broke_and_run_once(device: Device, s
 
     def slow(job, progress):
         entered.set()
-        assert go.wait(10)
+        assert go.wait(60)
         return executor.finished(job)
 
     executor.do = slow
     with device.running(executor):
         server.offer(work(server, 0))
-        assert entered.wait(10)
+        assert entered.wait(60)
         server.expect("hello")
         server.drop_streams()
         server.expect("hello")
@@ -246,7 +246,7 @@ def test_long_task_tells_where_it_is_and_a_short_one_does_not(device: Device, se
     def silent_while_it_trains(job, progress):
         executor.do = None
         progress("train", 0.25)
-        assert told.wait(10)
+        assert told.wait(60)
         return executor.finished(job)
 
     executor.do = silent_while_it_trains
@@ -322,7 +322,7 @@ def test_agents_of_one_process_work_one_after_another_in_order(device: Device, s
 def test_workers_run_that_many_tasks_at_once(device: Device, server: Federation) -> None:
     device.names, device.n_tasks = ("h/00", "h/01"), 2
     executor = device.executor()
-    together = threading.Barrier(2, timeout=10)
+    together = threading.Barrier(2, timeout=60)
 
     def both(job, progress):
         together.wait()
@@ -343,14 +343,14 @@ def test_withdrawn_task_is_cancelled_and_says_nothing_more(device: Device, serve
     def until_cancelled(job, progress):
         executor.do = None
         entered.set()
-        assert cancelled.wait(10)
+        assert cancelled.wait(60)
         return Failed("cancelled")
 
     executor.do = until_cancelled
     executor.cancel = lambda agent: cancelled.set()
     with device.running(executor):
         offer = server.offer(work(server, 0))
-        assert entered.wait(10)
+        assert entered.wait(60)
         server.push(pb.ServerEvent(withdrawn=pb.Withdrawn(key=offer.key, reason="closed")))
         server.offer(work(server, 1))
         assert server.reply().key.step == 1
@@ -368,14 +368,14 @@ def test_task_of_a_step_that_closed_while_the_agent_was_away_is_cancelled(device
     def until_cancelled(job, progress):
         executor.do = None
         entered.set()
-        assert cancelled.wait(10)
+        assert cancelled.wait(60)
         return Failed("cancelled")
 
     executor.do = until_cancelled
     executor.cancel = lambda agent: cancelled.set()
     with device.running(executor):
         offer = server.offer(work(server, 0))
-        assert entered.wait(10)
+        assert entered.wait(60)
         server.close(offer)
         server.drop_streams()
         server.offer(work(server, 1))
@@ -389,14 +389,14 @@ def test_stop_in_the_middle_of_a_task_is_told_and_keeps_the_state(device: Device
 
     def slow(job, progress):
         entered.set()
-        assert go.wait(10)
+        assert go.wait(60)
         return Failed("ended")
 
     executor.do = slow
     with device.running(executor):
         server.offer(work(server, 0))
         waiting = server.offer(work(server, 0, run="other"))
-        assert entered.wait(10)
+        assert entered.wait(60)
         while server.expect("accepted").accepted.key != waiting.key:
             pass
         executor.close = go.set

@@ -122,7 +122,7 @@ def test_transfer_that_stands_still_is_begun_again(
 
     def stand_still(context: grpc.ServicerContext) -> None:
         context.add_callback(ended.set)
-        assert ended.wait(10)
+        assert ended.wait(60)
 
     server.faults[method].append(stand_still)
     with device.running() as executor:

@@ -31,7 +31,7 @@ name = "linear"
 input = "2x2x1"
 [agents]
 min = 2
-deadline_s = 20
+deadline_s = 60
 [evaluation]
 every = 0
 """
@@ -89,7 +89,7 @@ class Device:
     def end(self, event: pb.ServerEvent) -> None:
         self._events.put(None)
 
-    def offered(self, kind: "pb.TaskKind", timeout: float = 20.0) -> pb.Offer:
+    def offered(self, kind: "pb.TaskKind", timeout: float = 60.0) -> pb.Offer:
         """The next offer of that kind that has not been asked for here."""
         while (offer := self._came.get(timeout=timeout)).key.kind != kind:
             pass

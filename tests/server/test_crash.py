@@ -85,7 +85,7 @@ def until_killed(folder: Path, point: Point, monkeypatch: pytest.MonkeyPatch) ->
             shop.runs.submit(TEXT, "run")
             events = shop.runs.watch("run")
             point.wake = lambda: events.put(None)
-            while not point.struck.is_set() and events.get(timeout=20) is not None:
+            while not point.struck.is_set() and events.get(timeout=60) is not None:
                 pass
         shop.close()
 

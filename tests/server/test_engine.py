@@ -143,7 +143,7 @@ def _digest_after_arrival(folder: Path, order: list[str]) -> str:
     turns[order[0]].set()
 
     def in_turn(device: Device, _offer: pb.Offer, header: pb.RecordHeader) -> None:
-        assert header.key.step > 0 or turns[device.name].wait(10)
+        assert header.key.step > 0 or turns[device.name].wait(60)
         device.submit(header)
         turns[[*order, "end"][order.index(device.name) + 1]].set()
 
@@ -185,7 +185,7 @@ def test_a_missed_quorum_leaves_the_state_and_the_round_advances(shop: Workshop)
 
     agents = shop.join(["a", "b"], before_submit=silent_in_round_1)
     shop.runs.start()
-    name = shop.runs.submit(RUN.replace("deadline_s = 20", "deadline_s = 0.5\nquorum = 1.0"), "missed").run
+    name = shop.runs.submit(RUN.replace("deadline_s = 60", "deadline_s = 0.5\nquorum = 1.0"), "missed").run
     shop.ended(name)
     detail = shop.runs.detail(name)
     assert [report.quorum_missed for report in detail.rounds] == [True, False]
@@ -204,7 +204,7 @@ def test_an_answer_skipped_counts_for_the_quorum_and_a_failure_does_not(shop: Wo
 
     shop.join(["a", "b"], decline=decline)
     shop.runs.start()
-    name = shop.runs.submit(RUN.replace("deadline_s = 20", "deadline_s = 20\nquorum = 1.0"), "skip").run
+    name = shop.runs.submit(RUN.replace("deadline_s = 60", "deadline_s = 60\nquorum = 1.0"), "skip").run
     shop.ended(name)
     first, second = shop.runs.detail(name).rounds
     assert (first.quorum_missed, [a.outcome for a in first.agents]) == (False, ["merged", "skipped"])
@@ -242,7 +242,7 @@ def test_a_reply_that_merge_cannot_use_is_left_out_and_its_agent_named(shop: Wor
 
     shop.join(["a", "b"], before_submit=broken)
     shop.runs.start()
-    name = shop.runs.submit(RUN.replace("deadline_s = 20", "deadline_s = 20\nquorum = 0.5"), "broken").run
+    name = shop.runs.submit(RUN.replace("deadline_s = 60", "deadline_s = 60\nquorum = 0.5"), "broken").run
     shop.ended(name)
     first = shop.runs.detail(name).rounds[0]
     assert [a.outcome for a in first.agents] == ["merged", "failed"]
@@ -399,14 +399,14 @@ def test_a_run_can_be_stopped_while_its_engine_is_made(shop: Workshop, monkeypat
     class Slow(Engine):
         def __init__(self, *given: Any, **named: Any) -> None:
             began.set()
-            assert go_on.wait(20)
+            assert go_on.wait(60)
             super().__init__(*given, **named)
 
     monkeypatch.setattr(runs, "Engine", Slow)
     shop.join(["a", "b"])
     shop.runs.start()
     run = shop.runs.submit(RUN, "early").run
-    assert began.wait(20)
+    assert began.wait(60)
     threading.Timer(0.2, go_on.set).start()
     assert shop.runs.stop(run).status == "stopped"
     wait_for(lambda: not shop.runs._threads)
@@ -431,7 +431,7 @@ def test_a_server_that_ends_while_the_first_state_is_drawn_draws_it_when_it_is_b
     shop.runs = Runs(shop.journal, shop.blobs, shop.fleet, draw_first=drawing)
     shop.join(["a", "b"])
     run = shop.runs.submit(RUN, "first").run
-    assert drawing.began.wait(20)
+    assert drawing.began.wait(60)
     shop.runs.close()
     assert shop.summary(run).status == "waiting"
     shop.runs = Runs(shop.journal, shop.blobs, shop.fleet, draw_first=drawn_here)
@@ -444,7 +444,7 @@ def test_a_run_can_be_stopped_while_its_first_state_is_drawn(shop: Workshop) -> 
     shop.runs = Runs(shop.journal, shop.blobs, shop.fleet, draw_first=drawing)
     shop.join(["a", "b"])
     run = shop.runs.submit(RUN, "first").run
-    assert drawing.began.wait(20)
+    assert drawing.began.wait(60)
     assert shop.runs.stop(run).status == "stopped"
 
 
@@ -467,13 +467,13 @@ def test_a_run_that_meets_a_full_disk_as_it_is_stopped_ends(shop: Workshop, monk
 
     def full(*_: Any, **__: Any) -> None:
         begun.set()
-        told.wait(10)
+        told.wait(60)
         raise LocalFault("cannot write")
 
     monkeypatch.setattr(runs, "Engine", full)
     shop.runs.start()
     run = shop.runs.submit(RUN, "full").run
-    assert begun.wait(10)
+    assert begun.wait(60)
     with ThreadPoolExecutor(1) as pool:
         stopped = pool.submit(shop.runs.stop, run)
         wait_for(lambda: run in shop.runs._stopping)
@@ -562,7 +562,7 @@ def test_a_full_disk_interrupts_the_run_and_it_goes_on_when_there_is_room(
     shop.runs.start()
     name = shop.runs.submit(RUN, "full").run
     events = shop.runs.watch(name)
-    while (event := events.get(timeout=20)) is not None:
+    while (event := events.get(timeout=60)) is not None:
         if event.note.startswith("interrupted"):
             seen.append(event.note)
             assert "No space left on device" in shop.runs.detail(name).summary.reason

@@ -412,7 +412,8 @@ def test_silent_uploads_leave_room_for_others() -> None:
         gate.set()
         assert [next(call).receipt.verdict for call in calls] == [pb.ACCEPTED] * 6
         assert all(up.spool.kept[key(f"s{i}")] == [slice_of(b"a"), slice_of(b"b", 1)] for i in range(6))
-        assert (up.front.uploads._places.free, up.front.uploads._budget.free) == (1, 16 << 10)
+        uploads = up.front.uploads  # which give back after the receipt
+        wait_for(lambda: (uploads._places.free, uploads._budget.free) == (1, 16 << 10))
 
 
 def test_silence_ends_an_upload_and_what_came_is_kept() -> None:

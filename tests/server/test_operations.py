@@ -51,8 +51,12 @@ class Script:
         self.events: queue.SimpleQueue[pb.RunEvent | None] = queue.SimpleQueue()
         self.unwatched = threading.Event()
         self.status = "running"
+        self.others: list[pb.RunSummary] = []
+        self.stopped: list[str] = []
 
     def summary(self, run: str) -> pb.RunSummary:
+        if run in [other.run for other in self.others]:
+            return pb.RunSummary(run=run, status="waiting")
         if run != "first":
             raise ConfigError(f"this server has no run {run!r}; it has: first")
         return pb.RunSummary(run=run, method="fedavg", status=self.status, round=1, rounds=3)
@@ -62,7 +66,7 @@ class Script:
         return pb.RunSummary(run=name or "first", status="waiting")
 
     def list(self) -> list[pb.RunSummary]:
-        return [self.summary("first")]
+        return [self.summary("first"), *self.others]
 
     def detail(self, run: str) -> pb.RunDetail:
         evaluation = pb.EvaluationReport(round=1, moment="merged", missing=["jetson"], metrics={"loss": 0.5})
@@ -78,6 +82,7 @@ class Script:
 
     def stop(self, run: str) -> pb.RunSummary:
         summary = self.summary(run)
+        self.stopped.append(run)
         self.status = summary.status = "stopped"
         return summary
 
@@ -207,6 +212,22 @@ def test_stop_says_where_it_stopped(ask: Ask) -> None:
     assert ask("stop", "first")[:2] == (0, "first: stopped after round 1 of 3\n")
 
 
+def test_stop_of_a_run_file_stops_its_runs_that_are_not_over_the_last_first(ask: Ask, script: Script) -> None:
+    status = {"table.a": "done", "table.b": "running", "table.c": "waiting", "tables.d": "running"}
+    script.others = [pb.RunSummary(run=run, status=text) for run, text in status.items()]
+    code, out, _ = ask("stop", "table")
+    assert (code, script.stopped) == (0, ["table.c", "table.b"])
+    assert out.splitlines()[0].startswith("table.c: stopped")
+    assert ask("stop", "table.a")[0] == 0
+    assert script.stopped[2:] == ["table.a"]
+
+
+def test_stop_of_one_run_leaves_those_whose_names_only_begin_so(ask: Ask, script: Script) -> None:
+    script.others = [pb.RunSummary(run="first.b", status="running")]
+    assert ask("stop", "first")[0] == 0
+    assert script.stopped == ["first"]
+
+
 def test_watch_follows_to_the_end(ask: Ask, script: Script) -> None:
     running = pb.RunSummary(run="first", status="running", rounds=3)
     script.events.put(pb.RunEvent(summary=running, round=REPORT))
@@ -314,6 +335,24 @@ def test_no_server_on_the_state_folder(tmp_path: Path, capsys: pytest.CaptureFix
     assert "no server answers at" in capsys.readouterr().err
 
 
+def test_a_server_that_ends_while_a_run_is_watched(
+    script: Script, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    codes: list[int] = []
+    with operating(script, tmp_path):
+        watch = threading.Thread(target=lambda: codes.append(main(["watch", "first", "--state-dir", str(tmp_path)])))
+        script.events.put(pb.RunEvent(note="hello"))
+        watch.start()
+        out = ""
+        while "hello" not in out:
+            assert watch.is_alive()
+            out += capsys.readouterr().out
+    watch.join(WAIT_S)
+    assert codes == [EXIT_LINK]
+    expected = f"fed-server: the server at {tmp_path / SOCKET} ended; its runs go on when it is started again\n"
+    assert capsys.readouterr().err == expected
+
+
 def test_state_folder_with_a_path_too_long_for_a_socket(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="choose a shorter --state-dir") as raised:
         socket_path(tmp_path / ("x" * 100))
@@ -337,6 +376,8 @@ def test_over_tcp_only_an_operators_certificate_will_do(
         assert "fedavg" in capsys.readouterr().out
         assert asked(authority.host("pi")) == EXIT_REFUSED
         assert "operations need an operator's certificate" in capsys.readouterr().err
+    assert asked(authority.operator()) == EXIT_LINK
+    assert f"no server answers at {up.address}; is it running, is --server its address" in capsys.readouterr().err
     with running(more=[operations.methods(guarded=True)]) as up, up.channel() as channel:
         stop = channel.unary_unary(f"/{SERVICE}/StopRun", pb.StopRunRequest.SerializeToString, None)
         with pytest.raises(grpc.RpcError) as raised:

@@ -12,7 +12,7 @@ from server.runs import Runs
 from tests.server.devices import CLASSES, RUN, Device
 from tests.server.workshop import Workshop, drawn_here, wait_for
 
-LONG = RUN.replace("rounds = 2", "rounds = 3").replace("deadline_s = 20", "deadline_s = 60")
+LONG = RUN.replace("rounds = 2", "rounds = 3")
 
 
 @pytest.fixture

@@ -47,7 +47,7 @@ class Workshop:
             device.join()
         return made
 
-    def ended(self, run: str, timeout: float = 20.0) -> pb.RunSummary:
+    def ended(self, run: str, timeout: float = 60.0) -> pb.RunSummary:
         """Watch the run to its end."""
         events = self.runs.watch(run)
         while events.get(timeout=timeout) is not None:
