@@ -337,6 +337,13 @@ def _(world: World) -> list[Said]:
     return [world.agent("predict", *own, "--data", str(world.data("whole")), "--run", "birds", "new.npz")]
 
 
+@situation("unreadable data: a single image")
+def _(world: World) -> list[Said]:
+    path = world.folder / "photo.png"
+    path.write_bytes(b"\x89PNG\r\n")
+    return [world.agent("--data", str(path))]
+
+
 @situation("unreadable data: an .npz without labels")
 def _(world: World) -> list[Said]:
     np.savez(world.folder / "unlabelled.npz", x=np.zeros((3, 2), np.float32))
