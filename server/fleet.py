@@ -11,7 +11,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from common import pb
 from common.errors import RemoteFault
@@ -54,14 +54,22 @@ class _Host:
     last_seen_at: float
 
 
+class _Open(NamedTuple):
+    """An offer that has been pushed: the digests that it names, and the stream that took it."""
+
+    key: Key
+    digests: frozenset[bytes]
+    line: Line | None
+
+
 @dataclass
 class _Offered:
-    """Of one agent: its open offers with the digests that they name, and the one it works on.
+    """Of one agent: its open offers, and the one it works on.
 
     At most one offer of a kind for each run: what it may fetch is bounded, whatever the engines do.
     """
 
-    digests: dict[tuple[str, "pb.TaskKind"], tuple[Key, frozenset[bytes]]] = field(default_factory=dict)
+    open: dict[tuple[str, "pb.TaskKind"], _Open] = field(default_factory=dict)
     working_on: Key | None = None
 
 
@@ -95,15 +103,20 @@ class Fleet:
             )
 
     def offer(self, offer: pb.Offer) -> bool:
-        """Push a task to its agent and let it fetch what the task names; False when its host is not connected."""
+        """Push a task to its agent and let it fetch what the task names; False when its host is not connected.
+
+        Once for each stream: who joins as the engine offers is there already, and is heard of afterwards.
+        """
         key = Key.of(offer.key)
         digests = frozenset([offer.run.sha256, *(ref.sha256 for ref in offer.task.payloads)])
         with self._lock:
             line = self._line(key.agent)
             if line is None:
                 return False
-            self._offered[key.agent].digests[key.run, key.kind] = key, digests
-            line.push(pb.ServerEvent(offer=offer))  # under the lock: an offer and its withdrawal keep their order
+            pushed, before = _Open(key, digests, line), self._offered[key.agent].open
+            if before.get((key.run, key.kind)) != pushed:
+                before[key.run, key.kind] = pushed
+                line.push(pb.ServerEvent(offer=offer))  # under the lock: an offer and its withdrawal keep their order
         return True
 
     def withdraw(self, key: Key, reason: str) -> None:
@@ -118,8 +131,8 @@ class Fleet:
         """The run is over: nobody may fetch for it any more."""
         with self._lock:
             for offered in self._offered.values():
-                for place in [place for place in offered.digests if place[0] == run]:
-                    del offered.digests[place]
+                for place in [place for place in offered.open if place[0] == run]:
+                    del offered.open[place]
 
     def subscribe(self, run: str) -> "queue.SimpleQueue[Event]":
         """A queue of what concerns this run: its own tasks, and all that come and go."""
@@ -175,7 +188,9 @@ class Fleet:
             entry.last_seen_at = time.time()
             names = tuple(sorted(self._names(entry)))
             for name in names:
-                self._offered[name].working_on = None
+                offered = self._offered[name]
+                offered.working_on = None
+                offered.open = {place: pushed._replace(line=None) for place, pushed in offered.open.items()}
             self._tell_all(Gone(names))
         log.info("host_left host=%s agents=%d", host, len(names))
 
@@ -211,7 +226,7 @@ class Fleet:
         """Whether an open offer to this agent names that payload."""
         with self._lock:
             offered = self._offered.get(agent)
-            return offered is not None and any(sha256 in digests for _, digests in offered.digests.values())
+            return offered is not None and any(sha256 in pushed.digests for pushed in offered.open.values())
 
     def send_away(self, after_s: float, jitter_s: float, reason: str) -> None:
         """Ask every host to come back later, and end its stream."""
@@ -241,8 +256,8 @@ class Fleet:
         if offered is None:
             return
         place = key.run, key.kind
-        if place in offered.digests and offered.digests[place][0] == key:  # not that of a later step
-            del offered.digests[place]
+        if place in offered.open and offered.open[place].key == key:  # not that of a later step
+            del offered.open[place]
         if offered.working_on == key:
             offered.working_on = None
 

@@ -86,8 +86,8 @@ def test_bytes_and_round_times_on_a_lan_with_mutual_tls(tmp_path: Path) -> None:
     ratios = [report.seconds * lan.BYTES_PER_S / n for report, n in zip(rounds, both_ways, strict=True)]
     # The server's own link carries everything, down and then up. All of it at once in both directions would be 0.5;
     # 1.0 is one direction at a time with no pause. Seen: 0.97 to 1.17, where training, commit and fsync are the rest;
-    # whatever else the machine does makes some rounds slower, so the fastest counts.
-    assert 0.5 < min(ratios) < 1.6, ratios
+    # whatever else the machine does makes rounds slower, so the fastest counts. A pause a part would be far beyond 3.
+    assert 0.5 < min(ratios) < 3, ratios
 
 
 @pytest.mark.slow

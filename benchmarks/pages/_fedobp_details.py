@@ -96,9 +96,9 @@ def cost(folder: Path, found: Kept, parity: Kept) -> Iterator[str]:
     ]  # fmt: skip
     yield grid(["run", "CPU s of the tasks", "s in all"], rows)
     yield (
-        'With `aggregate = "shared"` an agent\'s personal entries are no part of the mean, and at q = .997 they are 0.3 %'
-        " of an upload. They go up all the same: with them the server scores the agent's next start, and without them an"
-        " entry that was personal once could never be compared again.\n"
+        'With `aggregate = "shared"` an agent\'s personal entries are no part of the mean, and at q = .997 they are'
+        " 0.3 % of an upload. They go up all the same: with them the server scores the agent's next start, and without"
+        " them an entry that was personal once could never be compared again.\n"
     )
 
 

@@ -99,6 +99,24 @@ def test_open_offers_of_one_run_are_bounded() -> None:
     assert fleet.may_fetch("a", b"o" * 32)
 
 
+def test_an_offer_goes_once_over_a_stream_and_again_over_the_next_or_after_an_answer() -> None:
+    fleet, line, later = Fleet(), Line(), Line()
+    task = offer("a", 1)
+    assert not fleet.offer(task)
+    fleet.join(hello("a"), line)
+    assert fleet.offer(task)
+    assert fleet.offer(task), "the engine hears that a has joined"
+    assert len(line.sent) == 1
+    fleet.heard("a", pb.AgentEvent(declined=pb.Declined(key=task.key, why=pb.OTHER_MEMORY)))
+    fleet.offer(task)
+    fleet.offer(offer("a", 1, payload=b"q" * 32))
+    assert len(line.sent) == 3
+    fleet.left("a", line)
+    fleet.join(hello("a"), later)
+    fleet.offer(offer("a", 1, payload=b"q" * 32))
+    assert len(later.sent) == 1
+
+
 def test_an_engine_hears_of_its_own_run_and_of_all_who_come_and_go() -> None:
     fleet, line = Fleet(), Line()
     mine, other = fleet.subscribe("r"), fleet.subscribe("other")
