@@ -52,8 +52,6 @@ class Tending:
 
     def gather(self, collection: Collection, wanted: int) -> None:
         """Send the offers and take answers in until enough are here, nobody is left, or the deadline has come."""
-        while self._inbox.next([0.0], [self._preparing, self.drafts]):
-            pass  # who joined before the offers is not offered the same again
         collection.start()
         if time.monotonic() > self._swept_at + SWEEP_S:
             self.sweep()

@@ -16,9 +16,11 @@ from common.methods import fedavg
 from common.payloads import Weights
 from common.wire import records
 from server import initial, ledger, runs
+from server.collecting import Collection
 from server.engine import Engine
 from server.journal import Journal
 from server.runs import Runs
+from server.tending import Tending
 from tests.server.devices import RUN, Device, moved
 from tests.server.workshop import Workshop, drawn_here, wait_for
 
@@ -210,6 +212,31 @@ def test_an_answer_skipped_counts_for_the_quorum_and_a_failure_does_not(shop: Wo
     assert (first.quorum_missed, [a.outcome for a in first.agents]) == (False, ["merged", "skipped"])
     assert (second.quorum_missed, [a.outcome for a in second.agents]) == (True, ["lost", "failed"])
     assert second.agents[1].reason == "no samples"
+
+
+def test_a_reply_that_comes_while_a_restarted_server_takes_its_step_up_is_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the look at the replies that are here and the offers; b is asked again and has nothing more to say."""
+    held: list[pb.RecordHeader] = []
+    with Workshop(tmp_path) as shop:
+        agents = shop.join(["a", "b"])
+        agents["b"].before_submit = lambda _device, _offer, header: held.append(header)
+        shop.runs.start()
+        name = shop.runs.submit(RUN, "again").run
+        wait_for(lambda: bool(held and agents["a"].receipts))
+    gather = Tending.gather
+
+    def after_a_reply(self: Tending, collection: Collection, wanted: int) -> None:
+        if held:
+            assert agents["b"].submit(held.pop()).verdict == pb.ACCEPTED
+        gather(self, collection, wanted)
+
+    monkeypatch.setattr(Tending, "gather", after_a_reply)
+    with Workshop(tmp_path) as shop:
+        agents = shop.join(["a", "b"])
+        shop.runs.start()
+        assert shop.ended(name, timeout=20).status == "done"
 
 
 def test_an_agent_with_other_memory_is_planned_again_alone(shop: Workshop) -> None:
