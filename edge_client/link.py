@@ -9,6 +9,7 @@ import logging
 import random
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -16,7 +17,7 @@ from typing import Protocol
 import grpc
 
 from common import pb
-from common.errors import EXIT_IDENTITY, ConfigError
+from common.errors import EXIT_IDENTITY, ConfigError, LinkLost
 from edge_client import certificate
 from edge_client.certificate import Tls
 from edge_client.trouble import Trouble, trouble
@@ -69,23 +70,29 @@ class Backoff:
 
 
 class Link:
-    """The channel to one server, for one host name. Calls may come from any thread; bytes in, bytes out."""
+    """The channel to one server, for one host name. Calls may come from any thread; bytes in, bytes out.
+
+    Every call may raise LinkLost, once the link is closed.
+    """
 
     def __init__(self, server: str, host: str, tls: Tls | None = None) -> None:
         self.server, self.host, self.tls = server, host, tls
         self._lock = threading.Lock()
         self._stamp = self._files()
         self._channel = self._build()
+        self._is_closed = False
 
     def join(self, events: Iterator[bytes]) -> Call:
-        return self._stream("Join")(events)
+        with self._open() as channel:
+            return channel.stream_stream(f"{SERVICE}/Join", _same, _same)(events)
 
     def fetch(self, request: pb.FetchRequest) -> Call:
-        method = self._current().unary_stream(f"{SERVICE}/Fetch", pb.FetchRequest.SerializeToString, _same)
-        return method(request)
+        with self._open() as channel:
+            return channel.unary_stream(f"{SERVICE}/Fetch", pb.FetchRequest.SerializeToString, _same)(request)
 
     def submit(self, parts: Iterator[bytes]) -> Call:
-        return self._stream("Submit")(parts)
+        with self._open() as channel:
+            return channel.stream_stream(f"{SERVICE}/Submit", _same, _same)(parts)
 
     def rebuild(self) -> None:
         """A new channel, with certificates as they are now; the old one stays when they cannot be read."""
@@ -107,14 +114,21 @@ class Link:
         return trouble(error, server=self.server, tls=self.tls, host=self.host)
 
     def close(self) -> None:
-        self._current().close()
-
-    def _stream(self, method: str) -> "grpc.StreamStreamMultiCallable[bytes, bytes]":
-        return self._current().stream_stream(f"{SERVICE}/{method}", _same, _same)
-
-    def _current(self) -> grpc.Channel:
         with self._lock:
-            return self._channel
+            self._is_closed = True
+            self._channel.close()
+
+    @contextmanager
+    def _open(self) -> Iterator[grpc.Channel]:
+        """The channel, which stays open until the call has begun: one that is closed ends its calls, and refuses more.
+
+        Raises:
+            LinkLost: the link was closed.
+        """
+        with self._lock:
+            if self._is_closed:
+                raise LinkLost("the agent is stopping")
+            yield self._channel
 
     def _build(self) -> grpc.Channel:
         return channel(self.server, self.tls)

@@ -108,7 +108,10 @@ class Presence:
         """One stream from hello to its end; how long to wait before the next."""
         outbox: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         outbox.put(pb.AgentEvent(hello=self._hello).SerializeToString())
-        call = self._link.join(iter(outbox.get, None))
+        try:
+            call = self._link.join(iter(outbox.get, None))
+        except LinkLost:  # closed, for the agent is stopping
+            return 0.0
         with self._changed:
             self._call = call
         try:

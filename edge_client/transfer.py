@@ -145,25 +145,25 @@ class Transfers:
 
     def _fetch(self, ref: pb.PayloadRef, task: InHand, traffic: Traffic, limits: Limits) -> None:
         key = task.key
-        receiver = self.blobs.receive(ref, limits=limits, where=f"run {key.run}, step {key.step}, agent {key.agent}")
-        request = pb.FetchRequest(agent=key.agent, sha256=ref.sha256, offset=receiver.offset)
-        traffic.up(request.ByteSize())
-        call = self.link.fetch(request)
-        try:
-            progress = Progress(STALL_S)
-            with watched(call, progress):
-                for part in call:
-                    if task.withdrawn.is_set():
-                        raise Withdrawn
-                    progress.tick()
-                    traffic.down(len(part))
-                    receiver.feed(part)
-                    traffic.moved += 1
-            receiver.finish()
-            self._loose.add(ref.sha256)
-        finally:
-            call.cancel()
-            receiver.abandon()
+        where = f"run {key.run}, step {key.step}, agent {key.agent}"
+        with self.blobs.receive(ref, limits=limits, where=where) as receiver:
+            request = pb.FetchRequest(agent=key.agent, sha256=ref.sha256, offset=receiver.offset)
+            traffic.up(request.ByteSize())
+            call = self.link.fetch(request)
+            try:
+                progress = Progress(STALL_S)
+                with watched(call, progress):
+                    for part in call:
+                        if task.withdrawn.is_set():
+                            raise Withdrawn
+                        progress.tick()
+                        traffic.down(len(part))
+                        receiver.feed(part)
+                        traffic.moved += 1
+                receiver.finish()
+                self._loose.add(ref.sha256)
+            finally:
+                call.cancel()
 
     def _submit(self, header: pb.RecordHeader, task: InHand, traffic: Traffic) -> pb.Receipt:
         offsets: queue.SimpleQueue[tuple[int, ...] | None] = queue.SimpleQueue()

@@ -2,9 +2,13 @@
 
 import shutil
 import socket
+import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from queue import SimpleQueue
+from types import SimpleNamespace
 
 import certificates
 import grpc
@@ -13,9 +17,11 @@ from fake_device import Device, work
 from scripted_federation import Federation
 
 from common import pb
-from common.errors import ConfigError
+from common.errors import ConfigError, LinkLost
+from edge_client import presence
 from edge_client.certificate import Tls, complaint
 from edge_client.link import Backoff, Link, check_trust, split_address
+from edge_client.presence import Presence
 
 AUTHORITY = certificates.make("authority")
 OTHER = certificates.make("other authority")
@@ -182,3 +188,52 @@ def test_nothing_leaves_the_machine_in_the_clear_unless_wanted() -> None:
     check_trust("10.0.0.1:1", None, insecure=True)
     with pytest.raises(ConfigError, match="--insecure"):
         check_trust("10.0.0.1:1", None, insecure=False)
+
+
+class Channel:
+    """One that another thread replaces just as a call begins on it."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+        self._is_closed = False
+
+    def unary_stream(self, *_: object) -> Callable[[pb.FetchRequest], list[bytes]]:
+        threading.Thread(target=self._link.rebuild).start()
+        time.sleep(0.1)
+        return self._begun
+
+    def _begun(self, _request: pb.FetchRequest) -> list[bytes]:
+        if self._is_closed:
+            raise ValueError("Cannot invoke RPC: Channel closed!")
+        return []
+
+    def close(self) -> None:
+        self._is_closed = True
+
+
+def test_a_call_that_begins_while_the_channel_is_rebuilt() -> None:
+    link = Link("localhost:1", "h")
+    link._channel = Channel(link)  # type: ignore[assignment]  # as far as it is used
+    assert link.fetch(pb.FetchRequest()) == []
+    link.close()
+
+
+def test_a_call_after_the_link_was_closed_is_a_lost_link() -> None:
+    link = Link("localhost:1", "h")
+    link.close()
+    for begin in (link.join, link.submit, lambda _: link.fetch(pb.FetchRequest())):
+        with pytest.raises(LinkLost, match="the agent is stopping"):
+            begin(iter(()))
+
+
+def test_an_agent_that_stops_as_it_is_about_to_join_ends_without_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    link = Link("localhost:1", "h")
+    there = Presence(link, pb.Hello(host="h"), lambda *_: None)
+
+    class Queue(SimpleQueue[bytes | None]):  # made when a stream is about to be opened
+        def __init__(self) -> None:
+            there.leave([], "stopped", 0.0)
+            link.close()
+
+    monkeypatch.setattr(presence, "queue", SimpleNamespace(SimpleQueue=Queue))
+    there.run()
