@@ -16,7 +16,7 @@ from typing import Protocol
 import grpc
 
 from common import pb
-from common.errors import EXIT_STATE, ConfigError, RemoteFault
+from common.errors import EXIT_STATE, ConfigError, LinkLost, RemoteFault
 from common.payloads import Payload
 from common.wire import canonical
 from server import identity
@@ -29,6 +29,9 @@ SOCKET_PATH_BYTES = 107  # what the kernel allows
 PIECE_BYTES = 512 << 10
 LOCAL_MESSAGE_BYTES = 1 << 30  # a run file may bring its first weights along; the socket is the operator's own
 WATCHERS = 64
+ENDING = "the server is stopping; its runs go on when it is started again"
+
+Passed = asyncio.Queue[pb.RunEvent | LinkLost | None]  # to one who watches
 
 
 class Runs(Protocol):
@@ -51,7 +54,8 @@ class Operations:
         self._runs = runs
         self._fleet = fleet
         self._pool = ThreadPoolExecutor(4, thread_name_prefix="operations")
-        self._watchers = 0
+        self._watched: set[Passed] = set()
+        self._is_ending = False
 
     def methods(self, *, guarded: bool) -> "grpc.GenericRpcHandler[bytes, bytes]":
         """The handlers; guarded, they ask for an operator's certificate first."""
@@ -93,19 +97,23 @@ class Operations:
 
     async def watch(self, message: bytes, context: Context) -> None:
         request = pb.WatchRunRequest.FromString(message)
-        if self._watchers >= WATCHERS:
+        if len(self._watched) >= WATCHERS:
             await refuse(context, grpc.StatusCode.RESOURCE_EXHAUSTED, f"{WATCHERS} people watch already; use show")
         events = await in_pool(self._pool, self._runs.watch, request.run, request.from_round)
-        self._watchers += 1
-        passed: asyncio.Queue[pb.RunEvent | None] = asyncio.Queue()
+        passed: Passed = asyncio.Queue()
+        self._watched.add(passed)
+        if self._is_ending:
+            passed.put_nowait(LinkLost(ENDING))
         loop = asyncio.get_running_loop()
         # a thread of its own, for as long as somebody watches: the queue is one that engines can put into
         threading.Thread(target=_pass_on, args=(events, loop, passed), name=f"watch-{request.run}", daemon=True).start()
         try:
             while (event := await passed.get()) is not None:
+                if isinstance(event, LinkLost):
+                    raise event
                 await context.write(event.SerializeToString())
         finally:
-            self._watchers -= 1
+            self._watched.discard(passed)
             await in_pool(self._pool, self._runs.unwatch, request.run, events)
             events.put(None)  # ends the thread
 
@@ -116,6 +124,12 @@ class Operations:
             while (piece := await in_pool(self._pool, next, pieces, None)) is not None:
                 await context.write(piece)
 
+    def end(self) -> None:
+        """Tell those who watch that the server stops; nothing would end their streams but a cut."""
+        self._is_ending = True
+        for passed in self._watched:
+            passed.put_nowait(LinkLost(ENDING))
+
     def close(self) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)
 
@@ -123,7 +137,7 @@ class Operations:
 def _pass_on(
     events: "queue.SimpleQueue[pb.RunEvent | None]",
     loop: asyncio.AbstractEventLoop,
-    passed: "asyncio.Queue[pb.RunEvent | None]",
+    passed: Passed,
 ) -> None:
     event: pb.RunEvent | None = pb.RunEvent()
     with suppress(RuntimeError):  # the loop has closed: nobody watches any more

@@ -33,6 +33,25 @@ BY_OPERATOR = "stopped by an operator"
 Watched = queue.SimpleQueue[pb.RunEvent | None]
 
 
+class _Watcher:
+    """One who follows a run: hears of each round and evaluation once, from the journal or when it is published."""
+
+    def __init__(self) -> None:
+        self.events: Watched = queue.SimpleQueue()
+        self._told: set[tuple[int, str]] = set()
+
+    def tell(self, event: pb.RunEvent) -> None:
+        about = None
+        if event.HasField("round"):
+            about = event.round.round, ""
+        elif event.HasField("evaluation"):
+            about = event.evaluation.round, event.evaluation.moment
+        if about not in self._told:
+            self.events.put(event)
+        if about is not None:
+            self._told.add(about)
+
+
 class Runs:
     def __init__(self, journal: Journal, blobs: Blobs, fleet: Fleet, *, draw_first: DrawFirst = initial.drawn) -> None:
         self._journal = journal
@@ -44,7 +63,7 @@ class Runs:
         self._watching = threading.Lock()  # taken before the journal's lock, never while that is held
         self._engines: dict[str, Engine] = {}
         self._threads: dict[str, threading.Thread] = {}
-        self._watchers: dict[str, list[Watched]] = defaultdict(list)
+        self._watchers: dict[str, list[_Watcher]] = defaultdict(list)
         self._troubles: dict[str, str] = {}  # of runs that wait for the disk, where nothing can be written down
         self._stopping: set[str] = set()  # told to end, which is not written down yet
         self._closing = threading.Event()
@@ -100,26 +119,25 @@ class Runs:
 
     def watch(self, run: str, from_round: int = 0) -> Watched:
         """The run's rounds from then on, those before first; None when it has ended."""
-        events: Watched = queue.SimpleQueue()
+        watcher = _Watcher()
         with self._watching:
             detail = self.detail(run)
             for report in detail.rounds:
                 if from_round <= report.round and self._is_whole(detail.summary, report.round):
-                    events.put(pb.RunEvent(summary=detail.summary, round=report))
+                    watcher.tell(pb.RunEvent(summary=detail.summary, round=report))
             for evaluation in detail.evaluations:
                 if from_round <= evaluation.round:
-                    events.put(pb.RunEvent(summary=detail.summary, evaluation=evaluation))
-            events.put(pb.RunEvent(summary=detail.summary))
+                    watcher.tell(pb.RunEvent(summary=detail.summary, evaluation=evaluation))
+            watcher.tell(pb.RunEvent(summary=detail.summary))
             if detail.summary.status in OVER:
-                events.put(None)
+                watcher.events.put(None)
             else:
-                self._watchers[run].append(events)
-        return events
+                self._watchers[run].append(watcher)
+        return watcher.events
 
     def unwatch(self, run: str, events: Watched) -> None:
         with self._watching:
-            if events in self._watchers[run]:
-                self._watchers[run].remove(events)
+            self._watchers[run] = [watcher for watcher in self._watchers[run] if watcher.events is not events]
 
     def stop(self, run: str) -> pb.RunSummary:
         """End a run; its last State stays, and can be exported.
@@ -247,12 +265,14 @@ class Runs:
         if row["status"] in OVER:
             return
         source = row["init_from"]
-        if source and (before := self._journal.summary(source)) is not None and before.status != "done":
-            if before.status in OVER:
-                self._end(run, "failed", f"it starts from run {source}, which is {before.status}")
-                self._launch_followers(run)
-            else:
+        with self._journal.commit():  # the one before does not end between the look and the word
+            before = self._journal.summary(source) if source else None
+            if before is not None and before.status not in OVER:
                 self._journal.write("UPDATE runs SET reason = ? WHERE run = ?", f"waiting for run {source}", run)
+                return
+        if before is not None and before.status != "done":
+            self._end(run, "failed", f"it starts from run {source}, which is {before.status}")
+            self._launch_followers(run)
             return
         with self._lock:
             is_taken = run in self._threads or run in self._stopping or self._closing.is_set()
@@ -363,13 +383,13 @@ class Runs:
         last = pb.RunEvent(summary=self._summary(run))
         self._publish(run, last)
         with self._watching:
-            for events in self._watchers.pop(run, []):
-                events.put(None)
+            for watcher in self._watchers.pop(run, []):
+                watcher.events.put(None)
 
     def _publish(self, run: str, event: pb.RunEvent) -> None:
         with self._watching:
-            for events in self._watchers.get(run, []):
-                events.put(event)
+            for watcher in self._watchers.get(run, []):
+                watcher.tell(event)
 
     # ------------------------------------------------------------------ small things
 

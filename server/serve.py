@@ -88,6 +88,7 @@ async def _serve(options: ServeOptions, journal: Journal, blobs: Blobs, fleet: F
     finally:
         tidying.cancel()
         log.info("draining grace_s=%g", options.grace_s)
+        operations.end()
         await front.drain(options.grace_s)
         await local.stop(1.0)
         operations.close()

@@ -29,7 +29,7 @@ def test_the_sampler_alone_sees_it_where_there_is_no_high_water_mark(monkeypatch
     monkeypatch.setattr("common.meter.reset_high_water", lambda: False)
     meter = Meter()
     with meter.measuring():
-        hold(64 * MIB, 0.05)
+        hold(64 * MIB, 0.5)
     assert meter.measured.whole.rss_peak_delta_bytes == pytest.approx(64 * MIB, rel=0.1)
     assert meter.measured.vm_hwm_bytes == 0
 
@@ -96,12 +96,11 @@ def test_a_peak_before_an_inner_span_stays_the_outer_one_s() -> None:
 
 
 def test_the_sampler_ends_with_the_task_even_when_it_raises() -> None:
-    before = threading.active_count()
     meter = Meter(sample_s=60)
     begin = time.monotonic()
     with pytest.raises(ZeroDivisionError), meter.measuring():
         _ = 1 / 0
-    assert threading.active_count() == before
+    assert "meter" not in [thread.name for thread in threading.enumerate()]
     assert time.monotonic() - begin < 10
 
 

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from common.errors import LocalFault
 from common.methods import fedavg
 from common.payloads import Weights
 from common.wire import records
-from server import initial, ledger, runs
+from server import engine, initial, ledger, runs
 from server.collecting import Collection
 from server.engine import Engine
 from server.journal import Journal
@@ -78,20 +79,22 @@ def test_a_round_report_says_what_became_of_each_agent_and_what_it_cost(shop: Wo
 
 
 def test_what_planning_took_is_of_each_round_alone(shop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
-    plan = fedavg.plan
+    plan, later = fedavg.plan, 0.0
 
     def slow(*given: Any) -> Any:
-        time.sleep(0.5)
+        nonlocal later
+        later += 1000.0
         yield from plan(*given)
 
+    monkeypatch.setattr(engine, "time", SimpleNamespace(monotonic=lambda: later + time.monotonic()))
     monkeypatch.setattr(fedavg, "plan", slow)
     shop.join(["a", "b"])
     shop.runs.start()
     name = shop.runs.submit(RUN, "slow").run
     shop.ended(name)
     first, second = (report.metrics["server_plan_s"] for report in shop.runs.detail(name).rounds)
-    assert 0.5 <= first < 1
-    assert 0.5 <= second < 1
+    assert 1000 <= first < 2000
+    assert 1000 <= second < 2000
 
 
 def test_the_task_that_agents_share_is_one_payload_and_nothing_unreferenced_stays(shop: Workshop) -> None:
@@ -157,11 +160,14 @@ def _digest_after_arrival(folder: Path, order: list[str]) -> str:
 
 def test_over_selection_closes_with_enough_replies_and_the_rest_is_late(shop: Workshop) -> None:
     held: list[pb.RecordHeader] = []
+    has_begun = threading.Event()
 
     def hold(device: Device, _offer: pb.Offer, header: pb.RecordHeader) -> pb.RecordHeader | None:
         if device.name == "c" and header.key.kind == pb.WORK:
             held.append(header)
+            has_begun.set()
             return None
+        assert has_begun.wait(60)
         return header
 
     agents = shop.join(["a", "b", "c"], before_submit=hold)
@@ -187,7 +193,7 @@ def test_a_missed_quorum_leaves_the_state_and_the_round_advances(shop: Workshop)
 
     agents = shop.join(["a", "b"], before_submit=silent_in_round_1)
     shop.runs.start()
-    name = shop.runs.submit(RUN.replace("deadline_s = 60", "deadline_s = 0.5\nquorum = 1.0"), "missed").run
+    name = shop.runs.submit(RUN.replace("deadline_s = 60", "deadline_s = 3\nquorum = 1.0"), "missed").run
     shop.ended(name)
     detail = shop.runs.detail(name)
     assert [report.quorum_missed for report in detail.rounds] == [True, False]
@@ -359,6 +365,24 @@ def test_a_stage_whose_predecessor_fails_fails_too(shop: Workshop) -> None:
     text = RUN + '[[stage]]\nname = "first"\n[[stage]]\nname = "second"\n'
     summary = shop.ended(shop.runs.submit(text, "staged").run)
     assert (summary.status, summary.reason) == ("failed", "it starts from run staged.first, which is failed")
+
+
+def test_a_stage_that_ends_before_the_next_one_is_said_to_wait_leaves_its_reason(
+    shop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = Journal.write
+
+    def later(self: Journal, query: str, *values: Any) -> None:
+        if str(values[0]).startswith("waiting for run"):
+            time.sleep(0.2)  # in which the first stage fails
+        write(self, query, *values)
+
+    monkeypatch.setattr(Journal, "write", later)
+    shop.join(["a"])
+    shop.join(["b"], classes=("ant", "dog"))
+    shop.runs.start()
+    *_, last = chain(shop, "first", "second")
+    assert shop.ended(last).reason == "it starts from run staged.first, which is failed"
 
 
 def chain(shop: Workshop, *stages: str) -> list[str]:
@@ -567,6 +591,19 @@ def test_a_missing_transfer_report_delays_no_step_and_is_marked(shop: Workshop) 
         assert report.metrics["bytes_per_round"] == 150
 
 
+def test_who_watches_hears_of_each_round_once_though_transfers_are_still_awaited(shop: Workshop) -> None:
+    shop.join(["a"])
+    shop.join(["b"], transfers=False)  # its rounds are complete only after a while
+    shop.runs.start()
+    name = shop.runs.submit(RUN.replace("rounds = 2", "rounds = 5"), "slow").run
+    wait_for(lambda: shop.summary(name).round >= 3)
+    events, seen = shop.runs.watch(name), []
+    while (event := events.get(timeout=60)) is not None:
+        if event.HasField("round"):
+            seen.append(event.round.round)
+    assert seen == [1, 2, 3, 4, 5]
+
+
 def test_a_full_disk_interrupts_the_run_and_it_goes_on_when_there_is_room(
     shop: Workshop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -592,7 +629,7 @@ def test_a_full_disk_interrupts_the_run_and_it_goes_on_when_there_is_room(
     while (event := events.get(timeout=60)) is not None:
         if event.note.startswith("interrupted"):
             seen.append(event.note)
-            assert "No space left on device" in shop.runs.detail(name).summary.reason
+            assert "No space left on device" in event.summary.reason
             full.clear()
     assert seen
     assert shop.summary(name).status == "done"

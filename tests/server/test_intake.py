@@ -214,6 +214,7 @@ def test_a_payload_that_is_here_already_is_held_against_this_runs_rules_too(desk
         for part in desk.parts(header):
             receiver.feed(part)
         receiver.finish()
+    retention.own(desk.journal, "reply other 0 a 0", [ref.sha256])
     receipt = desk.submit(header)
     assert receipt.verdict == pb.REFUSED
     assert receipt.reason.startswith(

@@ -49,7 +49,7 @@ class Script:
         self.submitted: list[tuple[str, str, Mapping[str, bytes]]] = []
         self.results: dict[str, Payload] = {}
         self.events: queue.SimpleQueue[pb.RunEvent | None] = queue.SimpleQueue()
-        self.unwatched = threading.Event()
+        self.watched, self.unwatched = threading.Event(), threading.Event()
         self.status = "running"
         self.others: list[pb.RunSummary] = []
         self.stopped: list[str] = []
@@ -74,6 +74,7 @@ class Script:
 
     def watch(self, run: str, from_round: int) -> "queue.SimpleQueue[pb.RunEvent | None]":
         self.summary(run)
+        self.watched.set()
         return self.events
 
     def unwatch(self, run: str, events: "queue.SimpleQueue[pb.RunEvent | None]") -> None:
@@ -92,7 +93,7 @@ class Script:
 
 
 @contextmanager
-def operating(script: Script, state_dir: Path, fleet: Fleet | None = None) -> Iterator[None]:
+def operating(script: Script, state_dir: Path, fleet: Fleet | None = None, *, told: bool = True) -> Iterator[None]:
     started: queue.SimpleQueue[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = queue.SimpleQueue()
 
     async def serve() -> None:
@@ -102,6 +103,8 @@ def operating(script: Script, state_dir: Path, fleet: Fleet | None = None) -> It
         stop = asyncio.Event()
         started.put((asyncio.get_running_loop(), stop))
         await stop.wait()
+        if told:
+            operations.end()
         await server.stop(0.1)
         operations.close()
 
@@ -335,22 +338,23 @@ def test_no_server_on_the_state_folder(tmp_path: Path, capsys: pytest.CaptureFix
     assert "no server answers at" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("told", "says"),
+    [(True, "the server is stopping"), (False, "the server at {} ended")],
+    ids=["in order", "cut off"],
+)
 def test_a_server_that_ends_while_a_run_is_watched(
-    script: Script, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    script: Script, tmp_path: Path, capsys: pytest.CaptureFixture[str], told: bool, says: str
 ) -> None:
     codes: list[int] = []
-    with operating(script, tmp_path):
+    with operating(script, tmp_path, told=told):
         watch = threading.Thread(target=lambda: codes.append(main(["watch", "first", "--state-dir", str(tmp_path)])))
-        script.events.put(pb.RunEvent(note="hello"))
         watch.start()
-        out = ""
-        while "hello" not in out:
-            assert watch.is_alive()
-            out += capsys.readouterr().out
+        assert script.watched.wait(WAIT_S)
     watch.join(WAIT_S)
     assert codes == [EXIT_LINK]
-    expected = f"fed-server: the server at {tmp_path / SOCKET} ended; its runs go on when it is started again\n"
-    assert capsys.readouterr().err == expected
+    expected = f"fed-server: {says.format(tmp_path / SOCKET)}; its runs go on when it is started again\n"
+    assert expected in capsys.readouterr().err
 
 
 def test_state_folder_with_a_path_too_long_for_a_socket(tmp_path: Path) -> None:
