@@ -108,7 +108,7 @@ def quantiles(found: Kept) -> Iterator[str]:
         " training in all rows. Held-out data: each participant measures its start with every candidate q on its"
         " held-out images, and the server takes the q that was right most often of late (method fedobp_held_out)."
         " Scores: entries above 20 or 10 times the mean score (`times`). Bytes: as many entries as 4,096 bytes carry"
-        " (`budget_bytes = 4096`).\n"
+        " (`budget_bytes = 4096`). ± is over three seeds; a row without it is one.\n"
     )
     rows = []
     for label in ROWS["fedobp_quantile"]:
@@ -130,7 +130,7 @@ def choices(folder: Path) -> Iterator[str]:
     yield (
         "On every data set: the best of the given q, chosen here on test data as the authors chose theirs, the q that"
         " they published, and the rule by scores, which costs nothing: entries above so many `times` the mean score. In"
-        " brackets which q, or k.\n"
+        " brackets which q, or k; all over three seeds.\n"
     )
     rows = []
     for title, (name, given, published, prefix) in CHOICES.items():
