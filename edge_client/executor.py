@@ -138,10 +138,10 @@ class _Children:
     def close(self) -> None:
         with self._lock:
             self._closed = True
-            children = [*self._at_work.values(), *self._resting]
-        for child in children:
+            working, resting = [*self._at_work.values()], [*self._resting]
+        for child in (*working, *resting):
             child.kill()
-        for child in children:
+        for child in resting:  # one that works is ended by the thread that reads from it
             child.end()
 
     def _run_in(self, child: "_Child", job: Job, progress: Progress, *, isolated: bool) -> Outcome:
@@ -159,8 +159,11 @@ class _Children:
         finally:
             with self._lock:
                 self._at_work.pop(name, None)
-                if child.is_alive and not self._closed:
+                is_last = self._closed
+                if child.is_alive and not is_last:
                     self._resting.add(child)
+            if is_last:
+                child.end()
 
 
 class _Child:

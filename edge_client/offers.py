@@ -15,6 +15,7 @@ class InHand:
     offer_bytes: int = 0  # on the wire
     server: str = ""  # id of the server that made it
     withdrawn: threading.Event = field(default_factory=threading.Event)
+    is_overtaken: bool = False  # withdrawn by an offer of a later step, not by word of the server
     is_cancellable: bool = False
     is_submitting: bool = False
     is_ending: bool = False  # the agent stops; its task is cut short
@@ -59,6 +60,7 @@ class Offers:
             for task in self._running:
                 # A reply on its way goes on: the next offer may be here before the receipt that says it was taken.
                 if _ends(key, task.key) and task.is_open and not task.is_submitting:
+                    task.is_overtaken = True
                     task.withdrawn.set()
                     return task
         return None

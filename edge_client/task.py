@@ -157,7 +157,13 @@ def _execute(task: InHand, desk: Desk, run: Run, *, keep_refused: bool) -> Outco
         desk.remember(task.server, task.offer, memory)
     job = Job(task.offer, desk.configs[key.agent], memory, desk.memory_limit_bytes)
     try:
-        with Telling(task.offer.key, desk.tell) as progress:
+        with Telling(task.offer.key, desk.tell) as tell:
+
+            def progress(phase: str, fraction: float) -> None:
+                if task.withdrawn.is_set() and task.is_cancellable:  # before the executor knew of the task, perhaps
+                    desk.executor.cancel(key.agent)
+                tell(phase, fraction)
+
             return desk.executor.run(job, progress)
     finally:
         task.is_cancellable = False
@@ -212,7 +218,8 @@ def _deliver(header: pb.RecordHeader, task: InHand, desk: Desk, traffic: Traffic
     try:
         receipt = desk.transfers.submit(header, task, traffic)
     except Withdrawn:
-        _settle_refused(header, task, desk, keep_refused=keep_refused)
+        if not task.is_overtaken:  # else the next offer says whether this step was merged
+            _settle_refused(header, task, desk, keep_refused=keep_refused)
         raise
     if receipt.verdict != pb.ACCEPTED:
         _settle_refused(header, task, desk, keep_refused=keep_refused)

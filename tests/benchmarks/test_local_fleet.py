@@ -56,7 +56,9 @@ def test_an_experiment_runs_is_kept_and_is_not_run_again(experiment: Path, capsy
     (run,) = results.load(out / "results.json").runs
     assert (run.status, run.method, len(run.rounds)) == ("done", "fedavg", 2)
     assert [task.agent for task in run.rounds[0].agents] == ["agent-00", "agent-01"]
-    assert all(task.bytes_up and task.bytes_up > 65 * 10 * 4 for row in run.rounds for task in row.agents)
+    sent = [task.bytes_up for row in run.rounds for task in row.agents if task.bytes_up is not None]  # told in time
+    assert sent
+    assert min(sent) > 65 * 10 * 4
     assert 0.3 < run.final["accuracy"] <= 1
     assert (out / "accuracy.png").exists()
     assert not (out / "logs" / "state").exists()

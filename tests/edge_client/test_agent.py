@@ -3,6 +3,7 @@
 import errno
 import os
 import threading
+import time
 from pathlib import Path
 
 import grpc
@@ -12,9 +13,10 @@ from scripted_federation import Federation, status
 
 from common import pb
 from common.blobs import Blobs
-from edge_client import keep
+from edge_client import keep, task
 from edge_client.job import Failed, PreparedData, Skipped
 from edge_client.memory import Archive
+from edge_client.offers import InHand
 
 ERRORS = [code for code in grpc.StatusCode if code is not grpc.StatusCode.OK]
 
@@ -105,11 +107,34 @@ def test_reply_to_another_server_is_never_given_to_this_one(device: Device, serv
 def test_same_offer_twice_is_worked_on_once(device: Device, server: Federation) -> None:
     with device.running() as executor:
         offer = server.offer(work(server, 0))
+        server.expect("accepted")
         server.offer(offer)
         server.reply()
         server.offer(work(server, 1, memory_step=0, merged_step=0))
         server.reply()
     assert [job.offer.key.step for job in executor.jobs] == [0, 1]
+
+
+def test_memory_of_a_merged_step_outlives_an_offer_of_it_that_the_next_step_overtakes(
+    device: Device, server: Federation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pending, again = task._pending_reply, threading.Event()
+
+    def slowly(of: InHand, desk: task.Desk) -> pb.Pending | None:
+        if again.is_set() and of.key.step == 0:
+            assert of.withdrawn.wait(60)
+        return pending(of, desk)
+
+    monkeypatch.setattr(task, "_pending_reply", slowly)
+    with device.running():
+        offer = server.offer(work(server, 0))
+        server.reply()
+        server.expect("transfer")
+        again.set()
+        server.offer(offer)
+        server.expect("accepted")
+        server.offer(work(server, 1, memory_step=0, merged_step=0))
+        assert server.reply().key.step == 1
 
 
 def test_offers_come_again_after_the_stream_broke_and_run_once(device: Device, server: Federation) -> None:
@@ -252,7 +277,8 @@ def test_long_task_tells_where_it_is_and_a_short_one_does_not(device: Device, se
     executor.do = silent_while_it_trains
     with device.running(executor):
         server.offer(work(server, 0))
-        progress = server.expect("progress").progress
+        while (progress := server.expect("progress").progress).phase != "train":
+            pass  # it may take long to get there
         told.set()
         server.reply()
         server.offer(work(server, 1, memory_step=0, merged_step=0))
@@ -360,6 +386,32 @@ def test_withdrawn_task_is_cancelled_and_says_nothing_more(device: Device, serve
     assert "declined" not in kinds
 
 
+def test_task_that_is_withdrawn_as_it_begins_is_cancelled_when_it_tells_of_itself(
+    device: Device, server: Federation
+) -> None:
+    """The executor may not know of it yet when the withdrawal comes."""
+    executor, over = device.executor(), threading.Event()
+
+    def withdrawn_at_once(job, progress):
+        executor.do = None
+        server.close(job.offer)
+        server.push(pb.ServerEvent(withdrawn=pb.Withdrawn(key=job.offer.key, reason="the step is closed")))
+        while not any(task.withdrawn.is_set() for task in device.agent._offers._running):
+            time.sleep(0.001)
+        executor.cancelled.clear()  # as if it had come too early
+        progress("train", 0.0)
+        over.set()
+        return Failed("the task was ended before it was done")
+
+    executor.do = withdrawn_at_once
+    with device.running(executor):
+        server.offer(work(server, 0))
+        assert over.wait(60)
+        assert executor.cancelled == ["h"]
+        server.offer(work(server, 1))
+        assert server.reply().key.step == 1
+
+
 def test_task_of_a_step_that_closed_while_the_agent_was_away_is_cancelled(device: Device, server: Federation) -> None:
     """It hears of the next step only: nobody withdraws anything from a host that is not there."""
     entered, cancelled = threading.Event(), threading.Event()
@@ -447,6 +499,7 @@ def test_server_that_restarts_on_its_port_finds_the_agent_again(tmp_path, device
     with device.running() as executor:
         server.offer(work(server, 0))
         server.reply()
+        server.expect("transfer")  # it has the receipt
         server.stop()
         second = Federation(tmp_path / "second", port=server.port)
         try:
@@ -466,10 +519,13 @@ def test_payloads_that_nobody_names_any_more_go_away(device: Device, server: Fed
         for step in (1, 2, 3):
             server.offer(work(server, step, memory_step=step - 1, merged_step=step - 1))
             server.reply()
-    kept = Blobs(device.path / "blobs").digests()
+    blobs, deadline = Blobs(device.path / "blobs"), time.monotonic() + 60
+    while len(blobs.digests()) > 5:  # run, model, held memory, pending memory and reply
+        assert time.monotonic() < deadline  # the last sweep comes after the reply
+        time.sleep(0.01)
     last = executor.jobs[-1].offer
-    assert {ref.sha256 for ref in last.task.payloads} <= kept  # an evaluation may want it next
-    assert len(kept) == 5  # run, model, held memory, pending memory and reply
+    assert {ref.sha256 for ref in last.task.payloads} <= blobs.digests()  # an evaluation may want it next
+    assert len(blobs.digests()) == 5
 
 
 def test_payloads_that_cannot_be_removed_stop_nothing(device: Device, server: Federation, monkeypatch, caplog) -> None:

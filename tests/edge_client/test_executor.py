@@ -159,7 +159,7 @@ def test_a_task_is_cancelled(executor: Executor, blobs: Blobs, data: Path) -> No
     def cancel(phase: str, fraction: float) -> None:
         executor.cancel("a")
 
-    outcome = executor.run(pets.job(blobs, data), cancel)
+    outcome = executor.run(pets.job(blobs, data, ENDLESS), cancel)
     assert outcome == Failed("the task was ended before it was done")
     finished(executor.run(pets.job(blobs, data), quietly))
 
@@ -178,6 +178,16 @@ def test_close_ends_a_running_child(child: Executor, blobs: Blobs, data: Path) -
     thread.join(60)
     assert not thread.is_alive()
     assert isinstance(found[0], Failed)
+    assert processes() == []
+
+
+def test_close_between_two_messages_of_a_child_ends_its_task_as_failed(
+    child: Executor, blobs: Blobs, data: Path
+) -> None:
+    def close(phase: str, fraction: float) -> None:
+        child.close()  # in this thread, which reads on afterwards
+
+    assert child.run(pets.job(blobs, data, ENDLESS), close) == Failed("the task was ended before it was done")
     assert processes() == []
 
 

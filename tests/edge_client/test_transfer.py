@@ -116,8 +116,8 @@ def test_impossible_offsets_are_refused(device: Device, server: Federation) -> N
 def test_transfer_that_stands_still_is_begun_again(
     device: Device, server: Federation, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
-    monkeypatch.setattr(transfer, "STALL_S", 0.05)
-    monkeypatch.setattr(transfer, "QUEUE_S", 0.05)
+    monkeypatch.setattr(transfer, "STALL_S", 0.3)
+    monkeypatch.setattr(transfer, "QUEUE_S", 0.3)
     ended = threading.Event()
 
     def stand_still(context: grpc.ServicerContext) -> None:
@@ -136,10 +136,10 @@ def test_slow_transfer_that_moves_is_left_alone(
     device: Device, server: Federation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It takes several times the deadline in all, and never as long without a part."""
-    monkeypatch.setattr(transfer, "STALL_S", 0.3)
-    server.pause_s = 0.03
+    monkeypatch.setattr(transfer, "STALL_S", 1.5)
+    server.pause_s = 0.04
     with device.running():
-        server.offer(work(server, 0, task=pb.Record(payloads=[server.payload(os.urandom(40 * PART))])))
+        server.offer(work(server, 0, task=pb.Record(payloads=[server.payload(os.urandom(100 * PART))])))
         server.reply()
     assert server.calls["fetch"] == 2  # the run and the model, once each
 
@@ -172,7 +172,7 @@ def test_withdrawn_submit_ends_at_its_next_part(device: Device, server: Federati
 
 
 def _until(is_so: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while not is_so():
         assert time.monotonic() < deadline
         time.sleep(0.01)

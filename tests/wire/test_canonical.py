@@ -130,7 +130,7 @@ def test_decoding_a_mapped_file_reads_nothing_but_its_structure(tmp_path: Path) 
         assert got["w"].shape == (n,)
         assert got["w"][n - 1] == 0
         del got
-    assert time.perf_counter() - started < 1
+    assert time.perf_counter() - started < 10
     assert psutil.Process().memory_info().rss - before < 32 << 20
 
 
