@@ -90,7 +90,7 @@ class Agent:
         log.info('ending unfinished=%d reason="%s"', len(unfinished), reason)
         self._presence.leave([_ending(key, reason) for key in unfinished], reason, LEAVE_GRACE_S)
         for key in unfinished:
-            self._executor.cancel(key.agent)
+            self._executor.cancel(key)
         self._executor.close()
         self._link.close()
         deadline = time.monotonic() + WORKER_GRACE_S
@@ -117,7 +117,7 @@ class Agent:
 
     def _cut_short(self, withdrawn: InHand | None) -> None:
         if withdrawn is not None and withdrawn.is_cancellable:
-            self._executor.cancel(withdrawn.key.agent)
+            self._executor.cancel(withdrawn.key)
 
     def _work(self) -> None:
         try:

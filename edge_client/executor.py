@@ -17,6 +17,7 @@ from typing import Protocol
 from common import pb
 from common.blobs import Blobs
 from common.errors import FederationError
+from common.task_key import Key
 from edge_client import frames
 from edge_client.attempt import ENDED, Cancelled, attempt, out_of_memory
 from edge_client.job import Failed, Job, Outcome, Progress
@@ -32,8 +33,8 @@ class Executor(Protocol):
 
     def run(self, job: Job, progress: Progress) -> Outcome: ...
 
-    def cancel(self, agent: str) -> None:
-        """End that agent's task if one runs: at once in a child, at its next call of the site in this process."""
+    def cancel(self, key: Key) -> None:
+        """End that task if it runs: at once in a child, at its next call of the site in this process."""
         ...
 
     def close(self) -> None:
@@ -55,24 +56,27 @@ class _Here:
         self._place = Workplace(Blobs(blobs))
         self._fresh = _Children(blobs, 1)
         self._one_at_a_time = threading.Lock()
-        self._cancelled: set[str] = set()
+        self._cancelled: set[Key] = set()
 
     def run(self, job: Job, progress: Progress) -> Outcome:
         with self._one_at_a_time:
             if _is_isolated(job, self._place):
                 return self._fresh.run_fresh(job, progress)
-            self._cancelled.discard(job.agent.name)
+            key = Key.of(job.offer.key)
 
             def checked(phase: str, fraction: float) -> None:
-                if job.agent.name in self._cancelled:
+                if key in self._cancelled:
                     raise Cancelled
                 progress(phase, fraction)
 
-            return attempt(job, self._place, checked)
+            try:
+                return attempt(job, self._place, checked)
+            finally:
+                self._cancelled.clear()  # of tasks that are over, as all but this one are
 
-    def cancel(self, agent: str) -> None:
-        self._cancelled.add(agent)
-        self._fresh.cancel(agent)
+    def cancel(self, key: Key) -> None:
+        self._cancelled.add(key)
+        self._fresh.cancel(key)
 
     def close(self) -> None:
         self._fresh.close()
@@ -89,7 +93,7 @@ class _Children:
         for _ in range(n_tasks):
             self._idle.put(None)
         self._lock = threading.Lock()
-        self._at_work: dict[str, _Child] = {}
+        self._at_work: dict[Key, _Child] = {}
         self._resting: set[_Child] = set()
         self._closed = False
 
@@ -129,9 +133,9 @@ class _Children:
             self._resting.discard(child)
         child.end()
 
-    def cancel(self, agent: str) -> None:
+    def cancel(self, key: Key) -> None:
         with self._lock:
-            child = self._at_work.get(agent)
+            child = self._at_work.get(key)
         if child is not None:
             child.kill()
 
@@ -145,12 +149,16 @@ class _Children:
             child.end()
 
     def _run_in(self, child: "_Child", job: Job, progress: Progress, *, isolated: bool) -> Outcome:
-        name = job.agent.name
+        key = Key.of(job.offer.key)
         with self._lock:
             self._resting.discard(child)
-            if self._closed:
-                child.kill()
-            self._at_work[name] = child
+            is_last = self._closed
+            if not is_last:
+                self._at_work[key] = child
+        if is_last:
+            child.kill()
+            child.end()
+            return Failed(ENDED)
         try:
             return child.run(job, progress, isolated=isolated)
         except BaseException:
@@ -158,7 +166,7 @@ class _Children:
             raise
         finally:
             with self._lock:
-                self._at_work.pop(name, None)
+                self._at_work.pop(key, None)
                 is_last = self._closed
                 if child.is_alive and not is_last:
                     self._resting.add(child)

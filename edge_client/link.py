@@ -103,6 +103,9 @@ class Link:
             log.warning("channel_kept server=%s reason=%s", self.server, fault)
             return
         with self._lock:
+            if self._is_closed:
+                channel.close()
+                return
             old, self._channel, self._stamp = self._channel, channel, stamp
         old.close()
         log.debug("channel_rebuilt server=%s", self.server)

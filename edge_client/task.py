@@ -161,7 +161,7 @@ def _execute(task: InHand, desk: Desk, run: Run, *, keep_refused: bool) -> Outco
 
             def progress(phase: str, fraction: float) -> None:
                 if task.withdrawn.is_set() and task.is_cancellable:  # before the executor knew of the task, perhaps
-                    desk.executor.cancel(key.agent)
+                    desk.executor.cancel(key)
                 tell(phase, fraction)
 
             return desk.executor.run(job, progress)

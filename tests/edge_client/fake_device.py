@@ -11,6 +11,7 @@ from scripted_federation import Federation
 from common import pb
 from common.blobs import Blobs
 from common.payloads import Blob
+from common.task_key import Key
 from edge_client import folder as state_folder
 from edge_client.agent import Agent, Setup
 from edge_client.certificate import Tls
@@ -31,7 +32,7 @@ class FakeExecutor:
     blobs: Blobs
     n_tasks: int = 1
     jobs: list[Job] = field(default_factory=list)
-    cancelled: list[str] = field(default_factory=list)
+    cancelled: list[Key] = field(default_factory=list)
     do: Callable[[Job, Progress], Outcome] | None = None
     reply_bytes: int = 20_000
 
@@ -50,8 +51,8 @@ class FakeExecutor:
             report=pb.ResourceReport(),
         )
 
-    def cancel(self, agent: str) -> None:
-        self.cancelled.append(agent)
+    def cancel(self, key: Key) -> None:
+        self.cancelled.append(key)
 
     def close(self) -> None:
         pass

@@ -13,6 +13,7 @@ from scripted_federation import Federation, status
 
 from common import pb
 from common.blobs import Blobs
+from common.task_key import Key
 from edge_client import keep, task
 from edge_client.job import Failed, PreparedData, Skipped
 from edge_client.memory import Archive
@@ -373,7 +374,7 @@ def test_withdrawn_task_is_cancelled_and_says_nothing_more(device: Device, serve
         return Failed("cancelled")
 
     executor.do = until_cancelled
-    executor.cancel = lambda agent: cancelled.set()
+    executor.cancel = lambda key: cancelled.set()
     with device.running(executor):
         offer = server.offer(work(server, 0))
         assert entered.wait(60)
@@ -407,7 +408,7 @@ def test_task_that_is_withdrawn_as_it_begins_is_cancelled_when_it_tells_of_itsel
     with device.running(executor):
         server.offer(work(server, 0))
         assert over.wait(60)
-        assert executor.cancelled == ["h"]
+        assert executor.cancelled == [Key("r", 0, "h", pb.WORK)]
         server.offer(work(server, 1))
         assert server.reply().key.step == 1
 
@@ -424,7 +425,7 @@ def test_task_of_a_step_that_closed_while_the_agent_was_away_is_cancelled(device
         return Failed("cancelled")
 
     executor.do = until_cancelled
-    executor.cancel = lambda agent: cancelled.set()
+    executor.cancel = lambda key: cancelled.set()
     with device.running(executor):
         offer = server.offer(work(server, 0))
         assert entered.wait(60)

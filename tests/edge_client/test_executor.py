@@ -6,12 +6,15 @@ import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 
 from common import pb
 from common.blobs import Blobs
+from common.task_key import Key
+from edge_client import executor as executors
 from edge_client.executor import Executor, make_executor
 from edge_client.job import Failed, Finished, Job, Outcome, PreparedData, Skipped
 from tests.edge_client import pets
@@ -156,12 +159,17 @@ def test_a_process_that_cannot_be_started_costs_no_place(
 
 
 def test_a_task_is_cancelled(executor: Executor, blobs: Blobs, data: Path) -> None:
-    def cancel(phase: str, fraction: float) -> None:
-        executor.cancel("a")
-
-    outcome = executor.run(pets.job(blobs, data, ENDLESS), cancel)
+    job = pets.job(blobs, data, ENDLESS)
+    outcome = executor.run(job, lambda *_: executor.cancel(Key.of(job.offer.key)))
     assert outcome == Failed("the task was ended before it was done")
     finished(executor.run(pets.job(blobs, data), quietly))
+
+
+def test_a_cancel_that_comes_late_does_not_hit_the_next_task(executor: Executor, blobs: Blobs, data: Path) -> None:
+    before = Key.of(pets.job(blobs, data).offer.key)
+    job = pets.job(blobs, data)
+    job.offer.key.step = before.step + 1
+    finished(executor.run(job, lambda *_: executor.cancel(before)))
 
 
 def test_close_ends_a_running_child(child: Executor, blobs: Blobs, data: Path) -> None:
@@ -178,6 +186,21 @@ def test_close_ends_a_running_child(child: Executor, blobs: Blobs, data: Path) -
     thread.join(60)
     assert not thread.is_alive()
     assert isinstance(found[0], Failed)
+    assert processes() == []
+
+
+def test_close_as_a_resting_child_is_taken_ends_the_task_as_failed(
+    child: Executor, blobs: Blobs, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finished(child.run(pets.job(blobs, data), quietly))
+    run_in = executors._Children._run_in
+
+    def later(self: executors._Children, *given: Any, **named: Any) -> Outcome:
+        self.close()
+        return run_in(self, *given, **named)
+
+    monkeypatch.setattr(executors._Children, "_run_in", later)
+    assert child.run(pets.job(blobs, data), quietly) == Failed("the task was ended before it was done")
     assert processes() == []
 
 
