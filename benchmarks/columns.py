@@ -26,6 +26,8 @@ def to_rows(columns: Row) -> list[dict[str, Any]]:
         ValueError: the columns differ in length.
     """
     parts = {name: to_rows(column) if isinstance(column, Mapping) else column for name, column in columns.items()}
+    if wrong := [name for name, part in parts.items() if not isinstance(part, list)]:
+        raise ValueError(f"column {wrong[0]!r} of a table is no list")
     lengths = {name: len(part) for name, part in parts.items()}
     if len(set(lengths.values())) > 1:
         raise ValueError(f"columns of one table differ in length: {lengths}")

@@ -116,8 +116,8 @@ def parser() -> argparse.ArgumentParser:
         if name != "serve":
             _link_options(command)
     for name in ("show", "watch", "stop", "export"):
-        all_of = "; or what the names of a file's runs begin with: all of them" if name == "stop" else ""
-        made[name].add_argument("run", metavar="RUN", help=f"its name, as `ls` shows it{all_of}")
+        several = "; 'table.*' for all with such a name" if name == "stop" else ""
+        made[name].add_argument("run", metavar="RUN", help=f"its name, as `ls` shows it{several}")
     made["submit"].add_argument("file", type=Path, metavar="RUN.toml")
     made["submit"].add_argument("--name", default="", help="default: the method and a number, as fedavg-1")
     made["submit"].add_argument("--watch", action="store_true", help="follow it until it ends")

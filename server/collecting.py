@@ -34,8 +34,13 @@ class Collection:
     answers: dict[str, Answer] = field(default_factory=dict)
     _taken: set[str] = field(default_factory=set)
     _replans: dict[str, int] = field(default_factory=dict)
+    _has_started: bool = False
 
     def start(self) -> None:
+        """Push the offers; those of what was heard before as that has left them."""
+        self._has_started = True
+        at_work = {agent.name for agent in self.fleet.agents() if agent.working_on and self._is_mine(agent.working_on)}
+        self._taken |= at_work  # since before an interruption
         for agent in self.waiting():
             self._push(agent)
 
@@ -101,6 +106,8 @@ class Collection:
         self._push(agent)
 
     def _push(self, agent: str) -> None:
+        if not self._has_started:
+            return
         offer = self.offers[agent]
         offer.deadline_s = max(0.001, self.deadline - time.monotonic())
         self.fleet.offer(offer)  # one that is not connected gets it when it joins

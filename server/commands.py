@@ -6,6 +6,7 @@ import sys
 import time
 import tomllib
 from collections.abc import Iterator
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from common import data_files, pb, run_taxonomy, runfile
@@ -75,11 +76,13 @@ def watch(server: Asking, arguments: argparse.Namespace) -> int:
 
 
 def stop(server: Asking, arguments: argparse.Namespace) -> int:
-    """A run, or those that are not over of a run file with rows or stages, by the name that theirs begin with."""
-    known = server.ask("ListRuns", pb.ListRunsRequest(), pb.ListRunsReply).runs
-    names = [run.run for run in known if run.run.startswith(f"{arguments.run}.") and run.status in GOING]
-    if any(run.run == arguments.run for run in known) or not names:
-        names = [arguments.run]  # which the server may not know, and then says so
+    """A run, or those that are not over of all that a pattern names."""
+    names = [arguments.run]
+    if set(arguments.run) & set("*?["):
+        known = server.ask("ListRuns", pb.ListRunsRequest(), pb.ListRunsReply).runs
+        names = [run.run for run in known if fnmatchcase(run.run, arguments.run) and run.status in GOING]
+        if not names:
+            raise ConfigError(f"no run that waits or runs has a name like {arguments.run!r}; fed-server ls shows them")
     for name in reversed(names):  # the last first: none starts because the one before it has ended
         summary = server.ask("StopRun", pb.StopRunRequest(run=name), pb.RunSummary)
         emit(arguments, summary, f"{summary.run}: {summary.status} after round {summary.round} of {summary.rounds}")

@@ -4,6 +4,7 @@ Every function may be called from any thread. A `Line` is the way to one host; t
 pushed, so an idle host costs its stream and an entry here, and an offer is on its way in the call that makes it.
 """
 
+import hashlib
 import logging
 import queue
 import threading
@@ -55,10 +56,11 @@ class _Host:
 
 
 class _Open(NamedTuple):
-    """An offer that has been pushed: the digests that it names, and the stream that took it."""
+    """An offer that has been pushed: the payloads that it names, all that it says, and the stream that took it."""
 
     key: Key
     digests: frozenset[bytes]
+    said: bytes  # digest, without the deadline
     line: Line | None
 
 
@@ -109,11 +111,12 @@ class Fleet:
         """
         key = Key.of(offer.key)
         digests = frozenset([offer.run.sha256, *(ref.sha256 for ref in offer.task.payloads)])
+        said = _said(offer)
         with self._lock:
             line = self._line(key.agent)
             if line is None:
                 return False
-            pushed, before = _Open(key, digests, line), self._offered[key.agent].open
+            pushed, before = _Open(key, digests, said, line), self._offered[key.agent].open
             if before.get((key.run, key.kind)) != pushed:
                 before[key.run, key.kind] = pushed
                 line.push(pb.ServerEvent(offer=offer))  # under the lock: an offer and its withdrawal keep their order
@@ -269,6 +272,13 @@ class Fleet:
     @staticmethod
     def _names(host: _Host) -> set[str]:
         return {agent.name for agent in host.hello.agents}
+
+
+def _said(offer: pb.Offer) -> bytes:
+    timeless = pb.Offer()
+    timeless.CopyFrom(offer)
+    timeless.ClearField("deadline_s")
+    return hashlib.sha256(timeless.SerializeToString(deterministic=True)).digest()
 
 
 def event_of(message: pb.AgentEvent) -> AboutTask | None:

@@ -34,18 +34,30 @@ Watched = queue.SimpleQueue[pb.RunEvent | None]
 
 
 class _Watcher:
-    """One who follows a run: hears of each round and evaluation once, from the journal or when it is published."""
+    """One who follows a run from a round on: hears of each round and evaluation that is over once, from the journal or
+    when it is published, and again when transfers that it still lacked have been told.
+    """
 
-    def __init__(self) -> None:
+    def __init__(self, from_round: int) -> None:
         self.events: Watched = queue.SimpleQueue()
-        self._told: set[tuple[int, str]] = set()
+        self._from_round = from_round
+        self._told: set[tuple[int, str, int]] = set()
+
+    def tell_of(self, detail: pb.RunDetail, n_over: int) -> None:
+        """What the journal has of rounds that are over."""
+        for report in detail.rounds:
+            if self._from_round <= report.round <= n_over:
+                self.tell(pb.RunEvent(summary=detail.summary, round=report))
+        for evaluation in detail.evaluations:
+            if self._from_round <= evaluation.round:
+                self.tell(pb.RunEvent(summary=detail.summary, evaluation=evaluation))
 
     def tell(self, event: pb.RunEvent) -> None:
         about = None
         if event.HasField("round"):
-            about = event.round.round, ""
+            about = event.round.round, "", _n_missing(event.round)
         elif event.HasField("evaluation"):
-            about = event.evaluation.round, event.evaluation.moment
+            about = event.evaluation.round, event.evaluation.moment, _n_missing(event.evaluation)
         if about not in self._told:
             self.events.put(event)
         if about is not None:
@@ -119,15 +131,10 @@ class Runs:
 
     def watch(self, run: str, from_round: int = 0) -> Watched:
         """The run's rounds from then on, those before first; None when it has ended."""
-        watcher = _Watcher()
+        watcher = _Watcher(from_round)
         with self._watching:
             detail = self.detail(run)
-            for report in detail.rounds:
-                if from_round <= report.round and self._is_whole(detail.summary, report.round):
-                    watcher.tell(pb.RunEvent(summary=detail.summary, round=report))
-            for evaluation in detail.evaluations:
-                if from_round <= evaluation.round:
-                    watcher.tell(pb.RunEvent(summary=detail.summary, evaluation=evaluation))
+            watcher.tell_of(detail, self._n_over(run))
             watcher.tell(pb.RunEvent(summary=detail.summary))
             if detail.summary.status in OVER:
                 watcher.events.put(None)
@@ -137,7 +144,9 @@ class Runs:
 
     def unwatch(self, run: str, events: Watched) -> None:
         with self._watching:
-            self._watchers[run] = [watcher for watcher in self._watchers[run] if watcher.events is not events]
+            left = [watcher for watcher in self._watchers.pop(run, []) if watcher.events is not events]
+            if left:
+                self._watchers[run] = left
 
     def stop(self, run: str) -> pb.RunSummary:
         """End a run; its last State stays, and can be exported.
@@ -261,17 +270,20 @@ class Runs:
 
     def _launch(self, run: str) -> None:
         """Start its engine, unless it is over, waits for an earlier run, or ends with that."""
-        row = self._row(run)
-        if row["status"] in OVER:
-            return
-        source = row["init_from"]
-        with self._journal.commit():  # the one before does not end between the look and the word
+        with self._journal.commit():  # neither run ends between the look and the word
+            row = self._row(run)
+            if row["status"] in OVER:
+                return
+            source, reason = row["init_from"], ""
             before = self._journal.summary(source) if source else None
             if before is not None and before.status not in OVER:
                 self._journal.write("UPDATE runs SET reason = ? WHERE run = ?", f"waiting for run {source}", run)
                 return
-        if before is not None and before.status != "done":
-            self._end(run, "failed", f"it starts from run {source}, which is {before.status}")
+            if before is not None and before.status != "done":
+                reason = f"it starts from run {source}, which is {before.status}"
+                self._journal.set_status(run, "failed", reason)
+        if reason:
+            self._has_ended(run, "failed", reason)
             self._launch_followers(run)
             return
         with self._lock:
@@ -365,6 +377,11 @@ class Runs:
             self._troubles.pop(run, None)
             if run in self._stopping or self._closing.is_set():
                 engine.inbox.stop(for_good=run in self._stopping)
+        with self._watching:  # what an engine that was interrupted had still to publish
+            if watchers := self._watchers.get(run):
+                detail, n_over = self.detail(run), self._n_over(run)
+                for watcher in watchers:
+                    watcher.tell_of(detail, n_over)
         return engine
 
     def _pause(self, run: str, *, is_told: bool) -> None:
@@ -374,6 +391,9 @@ class Runs:
 
     def _end(self, run: str, status: str, reason: str) -> None:
         self._journal.set_status(run, status, reason)
+        self._has_ended(run, status, reason)
+
+    def _has_ended(self, run: str, status: str, reason: str) -> None:
         self._troubles.pop(run, None)
         log.info("run_ended run=%s status=%s reason=%s", run, status, reason)
         self._tell_end(run)
@@ -393,8 +413,10 @@ class Runs:
 
     # ------------------------------------------------------------------ small things
 
-    def _is_whole(self, summary: pb.RunSummary, round_number: int) -> bool:
-        return summary.status == "done" or round_number < summary.round
+    def _n_over(self, run: str) -> int:
+        """How many rounds are over."""
+        found = Ledger(self._journal, run).checkpoint()
+        return 0 if found is None else found[0].round - 1
 
     def _summary(self, run: str) -> pb.RunSummary:
         found = self._journal.summary(run)
@@ -414,6 +436,10 @@ class Runs:
 
     def _known(self) -> str:
         return ", ".join(summary.run for summary in self.list()) or "none"
+
+
+def _n_missing(report: pb.RoundReport | pb.EvaluationReport) -> int:
+    return sum(agent.transfer_missing for agent in report.agents)
 
 
 def _slug(text: str) -> str:

@@ -52,10 +52,12 @@ class Tending:
 
     def gather(self, collection: Collection, wanted: int) -> None:
         """Send the offers and take answers in until enough are here, nobody is left, or the deadline has come."""
-        collection.start()
-        if time.monotonic() > self._swept_at + SWEEP_S:
-            self.sweep()
         try:
+            while self._inbox.next([0.0], [self._preparing, self.drafts, collection]):
+                pass  # what came before the offers is known to them, and answered by none of them
+            collection.start()
+            if time.monotonic() > self._swept_at + SWEEP_S:
+                self.sweep()
             while not collection.is_complete(wanted) and time.monotonic() < collection.deadline:
                 self.next([collection], collection.deadline)
         except Stopped as stopped:

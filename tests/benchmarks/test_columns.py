@@ -40,6 +40,12 @@ def test_text_is_json_with_a_line_a_column() -> None:
     ]
 
 
+@pytest.mark.parametrize("column", [5, None, "text", {"loss": 3}])
+def test_a_column_that_is_no_list_is_refused(column: object) -> None:
+    with pytest.raises(ValueError, match="of a table is no list"):
+        columns.to_rows({"round": column})
+
+
 def test_columns_of_different_lengths_are_refused() -> None:
     with pytest.raises(ValueError, match=r"differ in length: \{'round': 2, 'seconds': 1\}"):
         columns.to_rows({"round": [1, 2], "seconds": [0.5]})

@@ -16,7 +16,7 @@ from common.errors import LocalFault
 from common.methods import fedavg
 from common.payloads import Weights
 from common.wire import records
-from server import engine, initial, ledger, runs
+from server import engine, initial, ledger, merging, runs
 from server.collecting import Collection
 from server.engine import Engine
 from server.journal import Journal
@@ -591,17 +591,84 @@ def test_a_missing_transfer_report_delays_no_step_and_is_marked(shop: Workshop) 
         assert report.metrics["bytes_per_round"] == 150
 
 
+def rounds_of(events: runs.Watched) -> list[int]:
+    """Those that somebody who watches hears of, in their order; none twice with the same transfers still awaited."""
+    heard = []
+    while (event := events.get(timeout=60)) is not None:
+        if event.HasField("round"):
+            heard.append((event.round.round, sum(agent.transfer_missing for agent in event.round.agents)))
+    assert len(set(heard)) == len(heard), heard
+    return list(dict.fromkeys(number for number, _ in heard))
+
+
 def test_who_watches_hears_of_each_round_once_though_transfers_are_still_awaited(shop: Workshop) -> None:
     shop.join(["a"])
     shop.join(["b"], transfers=False)  # its rounds are complete only after a while
     shop.runs.start()
     name = shop.runs.submit(RUN.replace("rounds = 2", "rounds = 5"), "slow").run
     wait_for(lambda: shop.summary(name).round >= 3)
-    events, seen = shop.runs.watch(name), []
-    while (event := events.get(timeout=60)) is not None:
-        if event.HasField("round"):
-            seen.append(event.round.round)
-    assert seen == [1, 2, 3, 4, 5]
+    assert rounds_of(shop.runs.watch(name)) == [1, 2, 3, 4, 5]
+
+
+def test_who_watches_while_the_last_evaluation_is_on_hears_of_the_last_round(shop: Workshop) -> None:
+    go_on = threading.Event()
+
+    def hold(_device: Device, offer: pb.Offer, header: pb.RecordHeader) -> pb.RecordHeader:
+        assert offer.key.kind != pb.EVALUATE or go_on.wait(60)
+        return header
+
+    agents = shop.join(["a", "b"], before_submit=hold)
+    shop.runs.start()
+    name = shop.runs.submit(RUN.replace("every = 0", "every = 2"), "late").run
+    wait_for(lambda: bool(agents["a"].of_kind(pb.EVALUATE)))
+    events = shop.runs.watch(name)
+    go_on.set()
+    assert rounds_of(events) == [1, 2]
+
+
+def test_who_watches_hears_of_a_round_whose_publishing_an_interruption_has_cut_off(
+    shop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    merged, failed = merging.merged, []
+
+    def once_without_disk(*given: Any) -> Any:
+        if given[-1].round == 2 and not failed:
+            failed.append(1)
+            raise LocalFault("cannot read")
+        return merged(*given)
+
+    monkeypatch.setattr(merging, "merged", once_without_disk)
+    monkeypatch.setattr(runs, "RETRY_S", 0.05)
+    shop.join(["a"])
+    shop.join(["b"], transfers=False)  # what its transfers cost is awaited for a while
+    shop.runs.start()
+    name = shop.runs.submit(RUN, "cut").run
+    assert rounds_of(shop.runs.watch(name)) == [1, 2]
+    assert failed
+
+
+def test_an_agent_that_has_declined_before_the_offers_is_not_asked_again(
+    shop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one whose answer to an engine that was interrupted is heard by the next."""
+    gather = Tending.gather
+
+    def after_a_word(self: Tending, collection: Collection, wanted: int) -> None:
+        key = collection.offers["b"].key
+        if key.step == 0:
+            shop.fleet.heard("b", pb.AgentEvent(declined=pb.Declined(key=key, why=pb.SKIPPED, reason="no samples")))
+        gather(self, collection, wanted)
+
+    monkeypatch.setattr(Tending, "gather", after_a_word)
+    agents = shop.join(["a", "b"])
+    shop.runs.start()
+    name = shop.runs.submit(RUN, "said").run
+    shop.ended(name)
+    assert [[a.outcome for a in report.agents] for report in shop.runs.detail(name).rounds] == [
+        ["merged", "skipped"],
+        ["merged", "merged"],
+    ]
+    assert [offer.round for offer in agents["b"].of_kind(pb.WORK)] == [2]
 
 
 def test_a_full_disk_interrupts_the_run_and_it_goes_on_when_there_is_room(

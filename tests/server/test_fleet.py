@@ -110,7 +110,12 @@ def test_an_offer_goes_once_over_a_stream_and_again_over_the_next_or_after_an_an
     fleet.heard("a", pb.AgentEvent(declined=pb.Declined(key=task.key, why=pb.OTHER_MEMORY)))
     fleet.offer(task)
     fleet.offer(offer("a", 1, payload=b"q" * 32))
-    assert len(line.sent) == 3
+    task = offer("a", 1, payload=b"q" * 32)
+    task.memory_step = 7
+    fleet.offer(task)
+    task.deadline_s = 9
+    fleet.offer(task)
+    assert len(line.sent) == 4
     fleet.left("a", line)
     fleet.join(hello("a"), later)
     fleet.offer(offer("a", 1, payload=b"q" * 32))

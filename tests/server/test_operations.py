@@ -215,20 +215,17 @@ def test_stop_says_where_it_stopped(ask: Ask) -> None:
     assert ask("stop", "first")[:2] == (0, "first: stopped after round 1 of 3\n")
 
 
-def test_stop_of_a_run_file_stops_its_runs_that_are_not_over_the_last_first(ask: Ask, script: Script) -> None:
+def test_stop_of_a_pattern_stops_what_is_not_over_the_last_first(ask: Ask, script: Script) -> None:
     status = {"table.a": "done", "table.b": "running", "table.c": "waiting", "tables.d": "running"}
     script.others = [pb.RunSummary(run=run, status=text) for run, text in status.items()]
-    code, out, _ = ask("stop", "table")
+    code, out, _ = ask("stop", "table.*")
     assert (code, script.stopped) == (0, ["table.c", "table.b"])
     assert out.splitlines()[0].startswith("table.c: stopped")
     assert ask("stop", "table.a")[0] == 0
     assert script.stopped[2:] == ["table.a"]
-
-
-def test_stop_of_one_run_leaves_those_whose_names_only_begin_so(ask: Ask, script: Script) -> None:
-    script.others = [pb.RunSummary(run="first.b", status="running")]
-    assert ask("stop", "first")[0] == 0
-    assert script.stopped == ["first"]
+    code, _, err = ask("stop", "chair.*")
+    assert (code, len(script.stopped)) == (EXIT_CONFIG, 3)
+    assert err == "fed-server: no run that waits or runs has a name like 'chair.*'; fed-server ls shows them\n"
 
 
 def test_watch_follows_to_the_end(ask: Ask, script: Script) -> None:
