@@ -135,7 +135,7 @@ def test_a_run_that_failed_before_a_break_is_tried_again(experiment: Path) -> No
 
 
 def wait_until(there: Callable[[], bool]) -> None:
-    end = time.monotonic() + 60
+    end = time.monotonic() + 180
     while not there():
         assert time.monotonic() < end
         time.sleep(0.01)
