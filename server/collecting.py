@@ -37,7 +37,7 @@ class Collection:
     _has_started: bool = False
 
     def start(self) -> None:
-        """Push the offers; those of what was heard before as that has left them."""
+        """Push the offers, as what was heard until now has left them."""
         self._has_started = True
         at_work = {agent.name for agent in self.fleet.agents() if agent.working_on and self._is_mine(agent.working_on)}
         self._taken |= at_work  # since before an interruption
