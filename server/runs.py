@@ -1,11 +1,9 @@
 """All runs of this server: submitted, resumed, watched, stopped. Each has an engine in a thread of its own."""
 
 import logging
-import queue
 import re
 import threading
 import time
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -23,6 +21,7 @@ from server.fleet import Fleet
 from server.inbox import Stopped
 from server.journal import Journal
 from server.ledger import Ledger
+from server.watching import Watched, Watchers
 
 log = logging.getLogger(__name__)
 
@@ -30,38 +29,6 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 RETRY_S = 10.0  # after the disk was full, say
 OVER = ("done", "stopped", "failed")
 BY_OPERATOR = "stopped by an operator"
-Watched = queue.SimpleQueue[pb.RunEvent | None]
-
-
-class _Watcher:
-    """One who follows a run from a round on: hears of each round and evaluation that is over once, from the journal or
-    when it is published, and again when transfers that it still lacked have been told.
-    """
-
-    def __init__(self, from_round: int) -> None:
-        self.events: Watched = queue.SimpleQueue()
-        self._from_round = from_round
-        self._told: set[tuple[int, str, int]] = set()
-
-    def tell_of(self, detail: pb.RunDetail, n_over: int) -> None:
-        """What the journal has of rounds that are over."""
-        for report in detail.rounds:
-            if self._from_round <= report.round <= n_over:
-                self.tell(pb.RunEvent(summary=detail.summary, round=report))
-        for evaluation in detail.evaluations:
-            if self._from_round <= evaluation.round:
-                self.tell(pb.RunEvent(summary=detail.summary, evaluation=evaluation))
-
-    def tell(self, event: pb.RunEvent) -> None:
-        about = None
-        if event.HasField("round"):
-            about = event.round.round, "", _n_missing(event.round)
-        elif event.HasField("evaluation"):
-            about = event.evaluation.round, event.evaluation.moment, _n_missing(event.evaluation)
-        if about not in self._told:
-            self.events.put(event)
-        if about is not None:
-            self._told.add(about)
 
 
 class Runs:
@@ -72,10 +39,9 @@ class Runs:
         self._draw_first = draw_first
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)  # what follows, and whether the server is closing
-        self._watching = threading.Lock()  # taken before the journal's lock, never while that is held
         self._engines: dict[str, Engine] = {}
         self._threads: dict[str, threading.Thread] = {}
-        self._watchers: dict[str, list[_Watcher]] = defaultdict(list)
+        self._watchers = Watchers(self._past)
         self._troubles: dict[str, str] = {}  # of runs that wait for the disk, where nothing can be written down
         self._stopping: set[str] = set()  # told to end, which is not written down yet
         self._closing = threading.Event()
@@ -131,22 +97,10 @@ class Runs:
 
     def watch(self, run: str, from_round: int = 0) -> Watched:
         """The run's rounds from then on, those before first; None when it has ended."""
-        watcher = _Watcher(from_round)
-        with self._watching:
-            detail = self.detail(run)
-            watcher.tell_of(detail, self._n_over(run))
-            watcher.tell(pb.RunEvent(summary=detail.summary))
-            if detail.summary.status in OVER:
-                watcher.events.put(None)
-            else:
-                self._watchers[run].append(watcher)
-        return watcher.events
+        return self._watchers.add(run, from_round, OVER)
 
     def unwatch(self, run: str, events: Watched) -> None:
-        with self._watching:
-            left = [watcher for watcher in self._watchers.pop(run, []) if watcher.events is not events]
-            if left:
-                self._watchers[run] = left
+        self._watchers.remove(run, events)
 
     def stop(self, run: str) -> pb.RunSummary:
         """End a run; its last State stays, and can be exported.
@@ -331,7 +285,7 @@ class Runs:
                     return False  # told meanwhile: nobody has tried to end it yet
                 self._troubles[run] = trouble
                 self._changed.notify_all()
-            self._publish(run, pb.RunEvent(summary=self._summary(run), note=trouble))
+            self._watchers.publish(run, pb.RunEvent(summary=self._summary(run), note=trouble))
             return False
         return True
 
@@ -344,6 +298,7 @@ class Runs:
         engine = None
         try:
             engine = self._engine(run)
+            self._watchers.catch_up(run)
             engine.drive()
             self._tell_end(run)
         except Stopped as stopped:
@@ -369,7 +324,7 @@ class Runs:
             self._blobs,
             self._fleet,
             folder=self._blobs.path(bytes(32)).parent,
-            publish=lambda event: self._publish(run, event),
+            publish=lambda event: self._watchers.publish(run, event),
             draw_first=self._draw_first,
         )
         with self._lock:  # who stops the run or the server from here on finds the engine
@@ -377,11 +332,6 @@ class Runs:
             self._troubles.pop(run, None)
             if run in self._stopping or self._closing.is_set():
                 engine.inbox.stop(for_good=run in self._stopping)
-        with self._watching:  # what an engine that was interrupted had still to publish
-            if watchers := self._watchers.get(run):
-                detail, n_over = self.detail(run), self._n_over(run)
-                for watcher in watchers:
-                    watcher.tell_of(detail, n_over)
         return engine
 
     def _pause(self, run: str, *, is_told: bool) -> None:
@@ -400,23 +350,15 @@ class Runs:
 
     def _tell_end(self, run: str) -> None:
         self._fleet.forget(run)
-        last = pb.RunEvent(summary=self._summary(run))
-        self._publish(run, last)
-        with self._watching:
-            for watcher in self._watchers.pop(run, []):
-                watcher.events.put(None)
-
-    def _publish(self, run: str, event: pb.RunEvent) -> None:
-        with self._watching:
-            for watcher in self._watchers.get(run, []):
-                watcher.tell(event)
+        self._watchers.publish(run, pb.RunEvent(summary=self._summary(run)))
+        self._watchers.end(run)
 
     # ------------------------------------------------------------------ small things
 
-    def _n_over(self, run: str) -> int:
-        """How many rounds are over."""
-        found = Ledger(self._journal, run).checkpoint()
-        return 0 if found is None else found[0].round - 1
+    def _past(self, run: str) -> tuple[pb.RunDetail, int]:
+        """What the journal has of a run, and how many of its rounds are over."""
+        detail, found = self.detail(run), Ledger(self._journal, run).checkpoint()
+        return detail, 0 if found is None else found[0].round - 1
 
     def _summary(self, run: str) -> pb.RunSummary:
         found = self._journal.summary(run)
@@ -436,10 +378,6 @@ class Runs:
 
     def _known(self) -> str:
         return ", ".join(summary.run for summary in self.list()) or "none"
-
-
-def _n_missing(report: pb.RoundReport | pb.EvaluationReport) -> int:
-    return sum(agent.transfer_missing for agent in report.agents)
 
 
 def _slug(text: str) -> str:

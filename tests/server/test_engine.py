@@ -22,6 +22,7 @@ from server.engine import Engine
 from server.journal import Journal
 from server.runs import Runs
 from server.tending import Tending
+from server.watching import Watched
 from tests.server.devices import RUN, Device, moved
 from tests.server.workshop import Workshop, drawn_here, wait_for
 
@@ -591,7 +592,7 @@ def test_a_missing_transfer_report_delays_no_step_and_is_marked(shop: Workshop) 
         assert report.metrics["bytes_per_round"] == 150
 
 
-def rounds_of(events: runs.Watched) -> list[int]:
+def rounds_of(events: Watched) -> list[int]:
     """Those that somebody who watches hears of, in their order; none twice with the same transfers still awaited."""
     heard = []
     while (event := events.get(timeout=60)) is not None:
